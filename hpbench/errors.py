@@ -1,0 +1,57 @@
+"""Every error HPBench raises on purpose, each with a message that names the fix."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class HPBenchError(Exception):
+    """Base class of all errors raised on purpose."""
+
+
+class UnknownName(HPBenchError, KeyError):
+    """A task, learner, agent, suite, hyperparameter or option that does not exist."""
+
+    __str__ = Exception.__str__  # KeyError would print the message in quotes
+
+    def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
+        self.kind, self.name, self.known = kind, name, sorted(known)
+        near = difflib.get_close_matches(str(name), self.known, n=3, cutoff=0.5)
+        if near:
+            hint = f"Did you mean {' or '.join(repr(n) for n in near)}?"
+        else:
+            shown = ", ".join(self.known[:12])
+            more = len(self.known) - 12
+            hint = f"Known: {shown}{f' and {more} more' if more > 0 else ''}."
+        super().__init__(f"Unknown {kind} {name!r}. {hint}")
+
+    def __reduce__(self) -> tuple[type[UnknownName], tuple[str, object, list[str]]]:
+        return type(self), (self.kind, self.name, self.known)
+
+
+class InvalidConfiguration(HPBenchError, ValueError):
+    """Options that cannot work together, or a value outside its allowed range."""
+
+
+class InvalidAction(HPBenchError, ValueError):
+    """A meta-action that has no meaning at all (NaN, wrong shape, wrong type)."""
+
+
+class SnapshotError(HPBenchError, ValueError):
+    """A snapshot that does not fit the population, or a damaged snapshot file."""
+
+
+class RecordError(HPBenchError, ValueError):
+    """A damaged record file, or records that do not belong to the suite they claim."""
+
+
+class MissingExtra(HPBenchError, ImportError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        self.package, self.extra = package, extra
+        super().__init__(f'{package!r} is not installed. Run: pip install "hpbench[{extra}]"')
+
+    def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
+        return type(self), (self.package, self.extra)

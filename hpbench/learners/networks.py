@@ -1,0 +1,117 @@
+"""Networks of a whole population: each member's parameters are one flat row, and every layer is one batched product.
+
+A row holds the layers one after the other, each as its weights ``[inputs, outputs]`` and then its biases.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hpbench.seeding import normal_from_uniform, uniform
+
+Weights = list[tuple[Tensor, Tensor]]
+"""Per layer: weights ``[members, inputs, outputs]`` and biases ``[members, 1, outputs]``."""
+
+HIDDEN_GAIN = math.sqrt(2.0)
+"""Gain of hidden layers, as is usual for PPO (Engstrom et al. 2020; Andrychowicz et al. 2021)."""
+
+
+@dataclass(frozen=True)
+class MLP:
+    """A tanh multilayer perceptron with a linear last layer.
+
+    Args:
+        sizes: inputs, hidden widths, outputs.
+        output_gain: gain of the last layer's orthogonal initialisation.
+    """
+
+    sizes: tuple[int, ...]
+    output_gain: float
+
+    @property
+    def parts(self) -> list[int]:
+        """Lengths of the pieces in a parameter row: weights, biases, weights, biases, ..."""
+        pairs = zip(self.sizes[:-1], self.sizes[1:], strict=True)
+        return [size for inputs, outputs in pairs for size in (inputs * outputs, outputs)]
+
+    def unpack(self, pieces: list[Tensor]) -> Weights:
+        """Shape the pieces of a split parameter row."""
+        pairs = list(zip(self.sizes[:-1], self.sizes[1:], strict=True))
+        return [
+            (pieces[2 * i].view(-1, inputs, outputs), pieces[2 * i + 1].unsqueeze(1))
+            for i, (inputs, outputs) in enumerate(pairs)
+        ]
+
+    def initial(self, keys: Tensor, calls: Tensor) -> Tensor:
+        """Fresh parameters, float32 ``[members, parameters]`` on the CPU: orthogonal weights (Saxe et al. 2014), zero biases.
+
+        One call of the stream per layer; ``calls`` is advanced. The decompositions run in float64, member by member, so that
+        a member's start depends on nothing but its own stream.
+        """
+        pieces = []
+        last = len(self.sizes) - 2
+        for i, (inputs, outputs) in enumerate(zip(self.sizes[:-1], self.sizes[1:], strict=True)):
+            gain = self.output_gain if i == last else HIDDEN_GAIN
+            rows, columns = max(inputs, outputs), min(inputs, outputs)
+            draws = uniform(keys, calls, 2 * rows * columns).double().cpu()
+            calls += 1
+            for_member = []
+            for matrix in normal_from_uniform(draws[:, ::2], draws[:, 1::2]).view(-1, rows, columns):
+                q, r = torch.linalg.qr(matrix)
+                q = q * torch.sign(torch.diagonal(r))
+                for_member.append(gain * (q if inputs >= outputs else q.T))
+            pieces += [torch.stack(for_member).flatten(1), torch.zeros(len(keys), outputs, dtype=torch.float64)]
+        return torch.cat(pieces, dim=1).float()
+
+
+def hidden_layers(weights: Weights, x: Tensor) -> list[Tensor]:
+    """Activations of the hidden layers, each ``[members, batch, width]``."""
+    activations = []
+    for weight, bias in weights[:-1]:
+        x = torch.tanh(torch.baddbmm(bias, x, weight))
+        activations.append(x)
+    return activations
+
+
+def forward(weights: Weights, x: Tensor) -> Tensor:
+    """Output of the network: ``[members, batch, inputs] -> [members, batch, outputs]``."""
+    weight, bias = weights[-1]
+    return torch.baddbmm(bias, hidden_layers(weights, x)[-1], weight)
+
+
+@dataclass(frozen=True)
+class ActorCritic:
+    """Separate actor and critic, and for continuous actions a state-independent log standard deviation, in one row."""
+
+    actor: MLP
+    critic: MLP
+    log_std: int
+    """Number of log standard deviations: the action dimensions, or 0 for discrete actions."""
+
+    @classmethod
+    def build(cls, observation_size: int, hidden: tuple[int, ...], actions: int, discrete: bool) -> ActorCritic:
+        """Networks for observations of that size and that many choices (discrete) or dimensions (continuous)."""
+        actor = MLP((observation_size, *hidden, actions), output_gain=0.01)
+        critic = MLP((observation_size, *hidden, 1), output_gain=1.0)
+        return cls(actor, critic, 0 if discrete else actions)
+
+    @property
+    def size(self) -> int:
+        """Length of a parameter row."""
+        return sum(self.actor.parts) + sum(self.critic.parts) + self.log_std
+
+    def initial(self, keys: Tensor, calls: Tensor) -> Tensor:
+        """Fresh parameters, float32 ``[members, size]`` on the CPU; ``calls`` is advanced."""
+        actor = self.actor.initial(keys, calls)
+        critic = self.critic.initial(keys, calls)
+        return torch.cat((actor, critic, torch.zeros(len(keys), self.log_std)), dim=1)
+
+    def unpack(self, parameters: Tensor) -> tuple[Weights, Weights, Tensor]:
+        """Actor weights, critic weights and log standard deviations ``[members, 1, log_std]`` of parameter rows."""
+        split = len(self.actor.parts)
+        pieces = list(torch.split(parameters, [*self.actor.parts, *self.critic.parts, self.log_std], dim=1))
+        return self.actor.unpack(pieces[:split]), self.critic.unpack(pieces[split:-1]), pieces[-1].unsqueeze(1)

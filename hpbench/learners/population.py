@@ -1,0 +1,342 @@
+"""A population: many learners of one kind as one batch of tensors with a leading member axis.
+
+Everything a member is lives in ``Population.state``: parameters, optimiser moments, hyperparameters, random streams,
+environment states with their partial episodes, normalisers, counters. So fork, copy, snapshot and restore are indexing, and
+they are exact: a restored member continues bit for bit as the original would have.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from os import PathLike
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from hpbench.errors import InvalidConfiguration, SnapshotError
+from hpbench.hyperparameter import HyperparameterSpace
+from hpbench.seeding import stream_keys
+from hpbench.tasks import make as make_task
+from hpbench.tasks.base import Task
+
+State = dict[str, Tensor]
+Floats = NDArray[np.float64]
+
+SNAPSHOT_FORMAT = 1
+SNIPPET = 8
+"""Transitions of the first environment that are kept for the text observation."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Complete episodes under the current stochastic policy.
+
+    Args:
+        returns: undiscounted, unscaled returns, float64 ``[members, episodes]``; NaN for a diverged member.
+        lengths: environment steps, int64 ``[members, episodes]``; 0 for a diverged member.
+    """
+
+    returns: Floats
+    lengths: NDArray[np.int64]
+
+    @property
+    def steps(self) -> NDArray[np.int64]:
+        """Environment steps used, int64 ``[members]``."""
+        return self.lengths.sum(axis=1)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """An exact copy of members, in memory. :meth:`save` writes plain arrays and JSON, never pickled objects."""
+
+    learner: str
+    config: Mapping[str, Any]
+    tasks: tuple[str, ...]
+    state: State
+
+    @property
+    def members(self) -> int:
+        """How many members the snapshot holds."""
+        return len(self.tasks)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write to an ``.npz`` file."""
+        header = {"format": SNAPSHOT_FORMAT, "learner": self.learner, "config": self.config, "tasks": self.tasks}
+        arrays = {name: tensor.cpu().numpy() for name, tensor in self.state.items()}
+        with open(path, "wb") as file:
+            np.savez(file, allow_pickle=False, header=np.array(json.dumps(header)), **arrays)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Snapshot:
+        """Read a file written by :meth:`save`. Safe on files of unknown origin: nothing in it is executed.
+
+        Raises:
+            SnapshotError: if the file is damaged, not a snapshot, or of another format.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            header = json.loads(str(arrays.pop("header")))
+            if header["format"] != SNAPSHOT_FORMAT:
+                raise SnapshotError(f"{path}: snapshot format {header['format']}, this version reads {SNAPSHOT_FORMAT}")
+            state = {name: torch.from_numpy(array) for name, array in arrays.items()}
+            return cls(str(header["learner"]), dict(header["config"]), tuple(map(str, header["tasks"])), state)
+        except FileNotFoundError:
+            raise
+        except (OSError, EOFError, KeyError, TypeError, ValueError) as error:
+            if isinstance(error, SnapshotError):
+                raise
+            raise SnapshotError(f"{path} is not a readable snapshot: {error}") from error
+
+
+class Population(ABC):
+    """Base of all learners.
+
+    Args:
+        tasks: one task for all members, or one per member. All share one dynamics (variants may differ in physics).
+        seeds: one root seed per member; their number is the number of members.
+        config: frozen options of the learner.
+        values: initial hyperparameters by name, one number or one per member; the others start at their defaults.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: CPU threads that the native engine may use; members are spread over them, results do not depend on it.
+
+    Raises:
+        InvalidConfiguration: if tasks, seeds or values do not fit.
+    """
+
+    name: ClassVar[str]
+    hyperparameters: ClassVar[HyperparameterSpace]
+
+    state: State
+
+    def __init__(
+        self,
+        tasks: Task | Sequence[Task],
+        seeds: Sequence[int],
+        config: Any,
+        values: Mapping[str, float | ArrayLike] | None = None,
+        device: str = "cpu",
+        threads: int = 1,
+    ) -> None:
+        self.tasks = [tasks] * len(seeds) if isinstance(tasks, Task) else list(tasks)
+        if not seeds or len(self.tasks) != len(seeds):
+            raise InvalidConfiguration(f"{len(self.tasks)} tasks for {len(seeds)} seeds; need one per member, at least one")
+        if threads < 1:
+            raise InvalidConfiguration(f"threads must be at least 1, got {threads}")
+        self.config = config
+        self.device = torch.device(device)
+        self.threads = threads
+        self._check_tasks(self.tasks)
+        members, columns = len(seeds), len(self.hyperparameters)
+        self.state = {
+            "hyperparameters": torch.empty(members, columns, dtype=torch.float64),
+            "rng_keys": torch.from_numpy(stream_keys(seeds).copy()),
+            "rng_calls": torch.zeros(members, stream_keys(seeds).shape[1], dtype=torch.int64),
+            "steps": torch.zeros(members, dtype=torch.int64),
+            "diverged": torch.zeros(members, dtype=torch.bool),
+        }
+        start: dict[str, float | ArrayLike] = dict(self.hyperparameters.defaults())
+        for name, value in (values or {}).items():
+            start[self.hyperparameters[name].name] = value
+        for name, value in start.items():
+            self.set_values(name, value)
+
+    @property
+    def members(self) -> int:
+        """Number of members."""
+        return len(self.tasks)
+
+    @property
+    def steps(self) -> NDArray[np.int64]:
+        """Environment steps trained so far, int64 ``[members]``. Evaluation does not count."""
+        return self.state["steps"].cpu().numpy().copy()
+
+    @property
+    def diverged(self) -> NDArray[np.bool_]:
+        """Members whose parameters or gradients became NaN or infinite, bool ``[members]``. They train no further."""
+        return self.state["diverged"].cpu().numpy().copy()
+
+    @property
+    @abstractmethod
+    def steps_per_rollout(self) -> int:
+        """Environment steps of one rollout of one member: the unit that segments are made of."""
+
+    def values(self) -> dict[str, Floats]:
+        """Effective hyperparameters, read back from the tensor they act from: float64 ``[members]`` by name."""
+        table = self.state["hyperparameters"].cpu().numpy()
+        return {name: table[:, column].copy() for column, name in enumerate(self.hyperparameters)}
+
+    def set_values(self, name: str, values: float | ArrayLike) -> None:
+        """Set one hyperparameter, for all members or one value per member. It acts from the next update on.
+
+        Raises:
+            UnknownName: if the learner has no such hyperparameter.
+            InvalidConfiguration: if a value is outside the bounds or NaN.
+        """
+        item, column = self.hyperparameters[name], self.hyperparameters.index(name)
+        row = np.broadcast_to(np.asarray(values, dtype=np.float64), (self.members,))
+        if not ((row >= item.low) & (row <= item.high)).all():
+            raise InvalidConfiguration(f"{name}={values} is outside [{item.low}, {item.high}]")
+        exact = np.array([item.canonical(float(value)) for value in row])
+        self.state["hyperparameters"][:, column] = torch.from_numpy(exact).to(self.device)
+
+    def train(self, rollouts: int) -> dict[str, Floats]:
+        """Train every member for a segment of that many rollouts.
+
+        Returns:
+            Metrics of the segment by name, float64 ``[members]``; NaN where a metric has no value. A diverged member is left
+            as it is, and all its metrics are NaN.
+        """
+        if rollouts < 1:
+            raise InvalidConfiguration(f"a segment needs at least one rollout, got {rollouts}")
+        alive = np.flatnonzero(~self.diverged)
+        if len(alive) == self.members:
+            return self._train(rollouts)
+        if len(alive) == 0:
+            return {name: np.full(self.members, np.nan) for name in self.metric_names()}
+        part = self.fork(alive)
+        trained = part._train(rollouts)
+        self._scatter(part, alive)
+        metrics = {}
+        for name, values in trained.items():
+            metrics[name] = np.full(self.members, np.nan)
+            metrics[name][alive] = values
+        return metrics
+
+    def evaluate(self, episodes: int) -> Evaluation:
+        """Play complete episodes from fresh starts, on the evaluation stream. Training is not touched."""
+        if episodes < 1:
+            raise InvalidConfiguration(f"evaluation needs at least one episode, got {episodes}")
+        alive = np.flatnonzero(~self.diverged)
+        if len(alive) == self.members:
+            return self._evaluate(episodes)
+        returns = np.full((self.members, episodes), np.nan)
+        lengths = np.zeros((self.members, episodes), dtype=np.int64)
+        if len(alive):
+            part = self.fork(alive)
+            result = part._evaluate(episodes)
+            self._scatter(part, alive)
+            returns[alive], lengths[alive] = result.returns, result.lengths
+        return Evaluation(returns, lengths)
+
+    def fork(self, indices: Sequence[int] | NDArray[np.int64]) -> Self:
+        """A new, independent population whose member ``i`` is an exact copy of member ``indices[i]`` of this one.
+
+        Copies share nothing but their past: they also continue the same random streams (common random numbers).
+        """
+        index = self._index(indices)
+        other = copy.copy(self)
+        other.state = {name: tensor[index] for name, tensor in self.state.items()}
+        other.tasks = [self.tasks[i] for i in index.tolist()]
+        other._forget()
+        return other
+
+    def copy(self, source: Sequence[int] | NDArray[np.int64], target: Sequence[int] | NDArray[np.int64]) -> None:
+        """Overwrite the ``target`` members with what the ``source`` members have learned, as population-based training does.
+
+        Everything is copied except the random streams: a copy explores on its own stream from here on.
+        """
+        sources, targets = self._index(source), self._index(target)
+        if len(sources) != len(targets) or len(set(targets.tolist())) != len(targets):
+            raise InvalidConfiguration("copy needs as many sources as targets, and distinct targets")
+        for name, tensor in self.state.items():
+            if not name.startswith("rng_"):
+                tensor[targets] = tensor[sources]
+        moved = [self.tasks[i] for i in sources.tolist()]
+        for i, task in zip(targets.tolist(), moved, strict=True):
+            self.tasks[i] = task
+
+    def snapshot(self) -> Snapshot:
+        """An exact copy of all members."""
+        state = {name: tensor.clone() for name, tensor in self.state.items()}
+        return Snapshot(self.name, asdict(self.config), tuple(task.id for task in self.tasks), state)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Return to a snapshot of a population with the same learner, configuration and number of members.
+
+        Raises:
+            SnapshotError: if the snapshot does not fit.
+        """
+        config = json.loads(json.dumps(asdict(self.config)))
+        if snapshot.learner != self.name or json.loads(json.dumps(snapshot.config)) != config:
+            raise SnapshotError(f"snapshot of {snapshot.learner} {dict(snapshot.config)} does not fit {self.name} {config}")
+        if snapshot.members != self.members:
+            raise SnapshotError(f"snapshot of {snapshot.members} members does not fit a population of {self.members}")
+        if snapshot.state.keys() != self.state.keys():
+            raise SnapshotError(f"snapshot fields differ: {sorted(snapshot.state.keys() ^ self.state.keys())}")
+        for name, tensor in self.state.items():
+            other = snapshot.state[name]
+            if other.shape != tensor.shape or other.dtype != tensor.dtype:
+                raise SnapshotError(f"{name}: {tuple(other.shape)} {other.dtype}, need {tuple(tensor.shape)} {tensor.dtype}")
+        self.state = {name: snapshot.state[name].to(self.device, copy=True) for name in self.state}
+        known = {task.id: task for task in self.tasks}
+        self.tasks = [known.get(name) or make_task(name) for name in snapshot.tasks]
+        self._forget()
+
+    def digests(self) -> list[str]:
+        """One hash per member over its whole state: equal digests mean equal futures."""
+        rows = [np.ascontiguousarray(self.state[name].cpu().numpy()) for name in sorted(self.state)]
+        digests = []
+        for member in range(self.members):
+            hasher = hashlib.sha256()
+            for row in rows:
+                hasher.update(row[member].data)
+            digests.append(hasher.hexdigest()[:32])
+        return digests
+
+    def set_tasks(self, tasks: Sequence[Task]) -> None:
+        """Move members to other tasks of the same shape, in the middle of training. Running episodes go on.
+
+        Raises:
+            InvalidConfiguration: if a task does not fit the population.
+        """
+        if len(tasks) != self.members:
+            raise InvalidConfiguration(f"{len(tasks)} tasks for {self.members} members")
+        self._check_tasks([*self.tasks[:1], *tasks])
+        self.tasks = list(tasks)
+        self._tasks_changed()
+
+    @classmethod
+    @abstractmethod
+    def metric_names(cls) -> tuple[str, ...]:
+        """Keys of what :meth:`train` returns."""
+
+    @abstractmethod
+    def _train(self, rollouts: int) -> dict[str, Floats]: ...
+
+    @abstractmethod
+    def _evaluate(self, episodes: int) -> Evaluation: ...
+
+    def _forget(self) -> None:
+        """Drop caches that belong to another state."""
+
+    def _tasks_changed(self) -> None:
+        """Bring the state in line with ``self.tasks``."""
+
+    def _scatter(self, part: Self, members: NDArray[np.int64]) -> None:
+        index = self._index(members)
+        for name, tensor in self.state.items():
+            tensor[index] = part.state[name]
+
+    def _index(self, indices: Sequence[int] | NDArray[np.int64]) -> Tensor:
+        index = torch.as_tensor(np.asarray(indices, dtype=np.int64), device=self.device)
+        if len(index) == 0 or int(index.min()) < 0 or int(index.max()) >= self.members:
+            raise InvalidConfiguration(f"member indices {list(indices)} outside 0..{self.members - 1}")
+        return index
+
+    @staticmethod
+    def _check_tasks(tasks: Sequence[Task]) -> None:
+        first = tasks[0]
+        for task in tasks[1:]:
+            if type(task.dynamics) is not type(first.dynamics) or task.max_episode_steps != first.max_episode_steps:
+                raise InvalidConfiguration(
+                    f"{task.id} and {first.id} cannot share a population: members need the same dynamics and time limit"
+                )

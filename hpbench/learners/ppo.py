@@ -1,0 +1,503 @@
+"""Proximal policy optimisation for a population (Schulman et al. 2017), in the form of its well-tested implementations.
+
+Clipped surrogate, generalised advantage estimation with time limits bootstrapped (Schulman et al. 2016; Pardo et al. 2018),
+advantages normalised per minibatch, mean squared value loss without clipping, Adam (epsilon 1e-5), gradients clipped by their
+global norm: the choices of Stable-Baselines3 and CleanRL (Huang et al. 2022, "The 37 implementation details of PPO").
+
+This file is the reference. The native engine does the same on the same state, one member after the other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from hpbench.errors import InvalidConfiguration, UnknownName
+from hpbench.hyperparameter import Hyperparameter, HyperparameterSpace
+from hpbench.learners import native
+from hpbench.learners.networks import ActorCritic, forward
+from hpbench.learners.population import SNIPPET, Evaluation, Floats, Population, State
+from hpbench.learners.representation import plasticity
+from hpbench.learners.rollout import Environments, physics_of
+from hpbench.seeding import Stream, normal_from_uniform, random_words, uniform
+from hpbench.tasks.base import Task
+
+HYPERPARAMETERS = HyperparameterSpace(
+    Hyperparameter("learning_rate", 1e-5, 1e-1, 3e-4, "log", meaning="step size of Adam"),
+    Hyperparameter("entropy_coefficient", 1e-5, 0.2, 1e-3, "log", meaning="weight of the entropy bonus: exploration"),
+    Hyperparameter("value_coefficient", 0.05, 2.0, 0.5, "log", meaning="weight of the value loss"),
+    Hyperparameter("clip_range", 0.01, 0.6, 0.2, "log", meaning="how far one update may move the policy"),
+    Hyperparameter("discount", 0.8, 0.9999, 0.99, "log1m", meaning="how much later rewards count"),
+    Hyperparameter("gae_lambda", 0.5, 0.999, 0.95, "log1m", meaning="bias-variance trade-off of advantages"),
+    Hyperparameter("max_gradient_norm", 0.05, 10.0, 0.5, "log", meaning="gradients longer than this are scaled down"),
+    Hyperparameter("update_epochs", 1, 20, 4, "log", integer=True, meaning="passes over each rollout"),
+    Hyperparameter("minibatches", 1, 32, 4, "log", integer=True, meaning="parts that each pass is split into"),
+)
+
+TOTALS = (
+    "episodes", "return_sum", "return_square_sum", "length_sum", "successes",
+    "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "gradient_norm", "gradient_clipped", "optimiser_steps",
+    "explained_variance", "update_ratio", "rollouts",
+)  # fmt: skip
+"""Columns of the running totals of a segment; the engines add to them. The order is shared with the native engine."""
+
+ADAM_BETAS = (0.9, 0.999)
+ADAM_EPSILON = 1e-5
+NORMALISED_LIMIT = 10.0
+"""Normalised observations and rewards are clipped to this size, as in Gymnasium's wrappers."""
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """Frozen options.
+
+    Args:
+        num_envs: environments per member.
+        num_steps: steps of each environment per rollout.
+        hidden: widths of the tanh layers of actor and critic.
+        normalize_observation: running mean and variance, updated once per rollout.
+        normalize_reward: divide rewards by the running deviation of the discounted return.
+    """
+
+    num_envs: int = 8
+    num_steps: int = 64
+    hidden: tuple[int, ...] = (64, 64)
+    normalize_observation: bool = False
+    normalize_reward: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+        if min(self.num_envs, self.num_steps, *self.hidden) < 1 or not self.hidden:
+            raise InvalidConfiguration(f"sizes must be at least 1: {self}")
+
+
+class PPO(Population):
+    """A population of PPO learners on a tensor task. See :class:`~hpbench.learners.population.Population`.
+
+    Args:
+        engine: ``native`` (C++, CPU), ``torch`` (any device), or ``auto``: native where it is built and can do the task.
+    """
+
+    name = "ppo"
+    hyperparameters = HYPERPARAMETERS
+    config: PPOConfig
+    METRICS: ClassVar[tuple[str, ...]] = (
+        "episodes", "return_mean", "return_sem", "episode_length", "success_rate",
+        "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "explained_variance",
+        "gradient_norm", "gradient_clipped", "update_ratio", "dormant_share", "feature_rank",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        tasks: Task | Sequence[Task],
+        seeds: Sequence[int],
+        config: PPOConfig | None = None,
+        values: Mapping[str, float | ArrayLike] | None = None,
+        device: str = "cpu",
+        engine: str = "auto",
+        threads: int = 1,
+    ) -> None:
+        super().__init__(tasks, seeds, PPOConfig() if config is None else config, values, device, threads)
+        task = self.tasks[0]
+        self.networks = ActorCritic.build(task.observation_size, self.config.hidden, task.action_count, task.discrete)
+        self.environments = Environments(task, self.config.num_envs)
+        self.engine = self._choose(engine)
+        keys, calls = self.state["rng_keys"], self.state["rng_calls"]
+        parameters = self.networks.initial(keys[:, Stream.INITIALISATION], calls[:, Stream.INITIALISATION])
+        members, size = self.members, task.observation_size
+        self.state |= {
+            "parameters": parameters,
+            "adam_mean": torch.zeros_like(parameters),
+            "adam_square": torch.zeros_like(parameters),
+            "adam_steps": torch.zeros(members, dtype=torch.int64),
+            "observation_mean": torch.zeros(members, size, dtype=torch.float64),
+            "observation_variance": torch.ones(members, size, dtype=torch.float64),
+            "observation_count": torch.full((members,), 1e-4, dtype=torch.float64),
+            "return_running": torch.zeros(members, self.config.num_envs, dtype=torch.float64),
+            "return_mean": torch.zeros(members, dtype=torch.float64),
+            "return_variance": torch.ones(members, dtype=torch.float64),
+            "return_count": torch.full((members,), 1e-4, dtype=torch.float64),
+            "snippet_observation": torch.zeros(members, SNIPPET, size),
+            "snippet_action": torch.zeros(members, SNIPPET, self.environments.width),
+            "snippet_reward": torch.zeros(members, SNIPPET),
+        }
+        self.state = {name: tensor.to(self.device) for name, tensor in self.state.items()}
+        self.state["env_physics"] = physics_of(self.tasks, self.device)
+        shape = (members, self.config.num_envs)
+        reset = self._uniform(Stream.ENVIRONMENT, (*shape[1:], self.environments.reset_draws))
+        noise = self._uniform(Stream.NOISE, (*shape[1:], self.environments.noise_draws))
+        self.state |= self.environments.start(self.state["env_physics"], reset, noise)
+        self._forget()
+
+    def _choose(self, engine: str) -> str:
+        if engine not in ("auto", "native", "torch"):
+            raise UnknownName("engine", engine, ("auto", "native", "torch"))
+        if engine == "torch":
+            return "torch"
+        obstacle = native.obstacle(self.tasks[0], self.config.hidden, self.device)
+        if engine == "native" and obstacle is not None:
+            raise InvalidConfiguration(f"engine='native' cannot be used: {obstacle}. Use engine='auto' or 'torch'.")
+        return "native" if obstacle is None else "torch"
+
+    @property
+    def steps_per_rollout(self) -> int:
+        """Environment steps of one rollout of one member."""
+        return self.config.num_envs * self.config.num_steps
+
+    @classmethod
+    def metric_names(cls) -> tuple[str, ...]:
+        """Keys of what :meth:`train` returns."""
+        return cls.METRICS
+
+    # -- training ------------------------------------------------------------------------------------------------------------
+
+    def _train(self, rollouts: int) -> dict[str, Floats]:
+        totals = torch.zeros(self.members, len(TOTALS), dtype=torch.float64, device=self.device)
+        if self.engine == "native":
+            native.train(self, rollouts, totals)
+        else:
+            for _ in range(rollouts):
+                self._collect(totals)
+                self._estimate(totals)
+                self._update(totals)
+        self.state["steps"] += rollouts * self.steps_per_rollout
+        healthy = torch.isfinite(self.state["parameters"]).all(dim=1) & torch.isfinite(totals).all(dim=1)
+        self.state["diverged"] |= ~healthy
+        self._keep_snippet()
+        return self._metrics(totals)
+
+    @torch.no_grad()
+    def _collect(self, totals: Tensor) -> None:
+        """One rollout into the buffer."""
+        state, buffer, steps = self.state, self.buffer, self.config.num_steps
+        envs = self.environments
+        per_step = (steps, self.config.num_envs)
+        action_draws = self._uniform(Stream.ACTION, (*per_step, self._action_draws))
+        reset_draws = self._uniform(Stream.ENVIRONMENT, (*per_step, envs.reset_draws))
+        noise_draws = self._uniform(Stream.NOISE, (*per_step, envs.noise_draws))
+        actor, critic, log_std = self.networks.unpack(state["parameters"])
+        moments: list[Tensor] = []
+        threshold = self.tasks[0].success_return
+        for t in range(steps):
+            moments.append(state["env_observation"])
+            observation = self._normalised(state["env_observation"])
+            action, log_prob = self._sample(forward(actor, observation), log_std, action_draws[:, t])
+            buffer["observation"][:, t] = observation
+            buffer["action"][:, t] = action
+            buffer["log_prob"][:, t] = log_prob
+            buffer["value"][:, t] = forward(critic, observation)[..., 0]
+            step = envs.step(state, state["env_physics"], action, reset_draws[:, t], noise_draws[:, t])
+            done = step.terminated | step.truncated
+            buffer["reward"][:, t] = step.reward.float()
+            buffer["done"][:, t] = done.float()
+            buffer["truncated"][:, t] = step.truncated.float()
+            buffer["final_value"][:, t] = forward(critic, self._normalised(step.final_observation))[..., 0]
+            finished = torch.where(done, step.episode_return, 0.0)
+            success = done & (step.episode_return >= threshold) if threshold is not None else torch.zeros_like(done)
+            lengths = torch.where(done, step.episode_length, 0)
+            for column, values in enumerate((done, finished, finished**2, lengths, success)):
+                totals[:, column] += values.sum(dim=1)
+        buffer["last_value"].copy_(forward(critic, self._normalised(state["env_observation"]))[..., 0])
+        if self.config.normalize_observation:
+            self._update_moments("observation", torch.stack(moments, dim=1).flatten(1, 2).double())
+
+    @torch.no_grad()
+    def _estimate(self, totals: Tensor) -> None:
+        """Advantages and returns of the rollout in the buffer."""
+        buffer = self.buffer
+        discount, gae_lambda = self._hyperparameter("discount"), self._hyperparameter("gae_lambda")
+        reward = buffer["reward"]
+        if self.config.normalize_reward:
+            reward = self._scaled_reward(reward, buffer["done"])
+        reward = reward + discount[:, None, None] * buffer["truncated"] * buffer["final_value"]
+        buffer["advantage"].copy_(
+            generalised_advantage(reward, buffer["value"], buffer["done"], buffer["last_value"], discount, gae_lambda)
+        )
+        torch.add(buffer["advantage"], buffer["value"], out=buffer["return"])
+        variance = buffer["return"].double().flatten(1).var(dim=1, correction=0)
+        residual = buffer["advantage"].double().flatten(1).var(dim=1, correction=0)
+        totals[:, TOTALS.index("explained_variance")] += torch.where(variance > 0, 1.0 - residual / variance, 0.0)
+        totals[:, TOTALS.index("rollouts")] += 1
+
+    def _update(self, totals: Tensor) -> None:
+        """All epochs on the rollout in the buffer, batched over members that split it in the same way."""
+        before = self.state["parameters"].clone()
+        for epochs, minibatches, members in self._groups():
+            whole = len(members) == self.members
+            part = self if whole else self.fork(members)
+            if not whole:
+                part.buffer = {name: values[members] for name, values in self.buffer.items()}
+            part_totals = totals if whole else totals[members]
+            for _ in range(epochs):
+                part._epoch(minibatches, part_totals)
+            if not whole:
+                totals[members] = part_totals
+                self._scatter(part, members)
+        moved = torch.linalg.vector_norm(self.state["parameters"] - before, dim=1)
+        totals[:, TOTALS.index("update_ratio")] += moved / torch.linalg.vector_norm(before, dim=1)
+
+    def _groups(self) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
+        table = self.state["hyperparameters"].cpu().numpy()
+        columns = [self.hyperparameters.index("update_epochs"), self.hyperparameters.index("minibatches")]
+        pairs, group = np.unique(table[:, columns].astype(np.int64), axis=0, return_inverse=True)
+        for i, (epochs, minibatches) in enumerate(pairs.tolist()):
+            yield epochs, min(minibatches, self.steps_per_rollout), np.flatnonzero(group.reshape(-1) == i)
+
+    def _epoch(self, minibatches: int, totals: Tensor) -> None:
+        size = self.steps_per_rollout
+        keys, calls = self.state["rng_keys"][:, Stream.MINIBATCH], self.state["rng_calls"][:, Stream.MINIBATCH]
+        order = torch.argsort(random_words(keys, calls, size), dim=1, stable=True)
+        calls += 1
+        flat = {name: self.buffer[name].flatten(1, 2) for name in ("observation", "action", "log_prob", "advantage", "return")}
+        for i in range(minibatches):
+            index = order[:, i * size // minibatches : (i + 1) * size // minibatches]
+            rows = torch.arange(self.members, device=self.device)[:, None]
+            self._minibatch({name: values[rows, index] for name, values in flat.items()}, totals)
+
+    def _minibatch(self, batch: State, totals: Tensor) -> None:
+        """One optimiser step of every member."""
+        parameters = self.state["parameters"].detach().requires_grad_()
+        loss, statistics = self._loss(parameters, batch)
+        (gradient,) = torch.autograd.grad(loss.sum(), parameters)
+        with torch.no_grad():
+            norm = torch.linalg.vector_norm(gradient, dim=1)
+            scale = self._hyperparameter("max_gradient_norm") / (norm + 1e-6)
+            self._adam(gradient * scale.clamp(max=1.0)[:, None])
+            first = TOTALS.index("policy_loss")
+            columns = (*statistics, norm, (scale < 1.0).float(), torch.ones_like(norm))
+            totals[:, first : first + len(columns)] += torch.stack(columns, dim=1)
+
+    def _loss(self, parameters: Tensor, batch: State) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Loss ``[members]``, and policy loss, value loss, relative entropy, KL, clip fraction, each ``[members]``."""
+        actor, critic, log_std = self.networks.unpack(parameters)
+        output = forward(actor, batch["observation"])
+        log_prob, entropy = self._distribution(output, log_std, batch["action"])
+        advantage = batch["advantage"]
+        if advantage.shape[1] > 1:
+            advantage = (advantage - advantage.mean(1, True)) / (advantage.std(1, keepdim=True) + 1e-8)
+        clip = self._hyperparameter("clip_range")[:, None]
+        log_ratio = log_prob - batch["log_prob"]
+        ratio = log_ratio.exp()
+        clipped = torch.minimum(torch.maximum(ratio, 1.0 - clip), 1.0 + clip)
+        policy_loss = -torch.minimum(advantage * ratio, advantage * clipped).mean(dim=1)
+        value = forward(critic, batch["observation"])[..., 0]
+        value_loss = (batch["return"] - value).square().mean(dim=1)
+        bonus = self._hyperparameter("entropy_coefficient") * entropy
+        loss = policy_loss + self._hyperparameter("value_coefficient") * value_loss - bonus
+        with torch.no_grad():
+            kl = (ratio - 1.0 - log_ratio).mean(dim=1)  # low-variance estimator: Schulman 2020, joschu.net/blog/kl-approx
+            clip_fraction = ((ratio - 1.0).abs() > clip).float().mean(dim=1)
+        statistics = (policy_loss, value_loss, entropy / self._entropy_unit, kl, clip_fraction)
+        return loss, tuple(s.detach() for s in statistics)
+
+    def _adam(self, gradient: Tensor) -> None:
+        """Kingma and Ba 2015, with a learning rate per member."""
+        state, (beta1, beta2) = self.state, ADAM_BETAS
+        state["adam_steps"] += 1
+        count = state["adam_steps"].double()
+        state["adam_mean"].mul_(beta1).add_(gradient, alpha=1.0 - beta1)
+        state["adam_square"].mul_(beta2).addcmul_(gradient, gradient, value=1.0 - beta2)
+        rate = self.state["hyperparameters"][:, self.hyperparameters.index("learning_rate")]
+        step = (rate / (1.0 - beta1**count)).float()[:, None]
+        correction = torch.sqrt(1.0 - beta2**count).float()[:, None]
+        state["parameters"] = state["parameters"] - step * state["adam_mean"] / (
+            state["adam_square"].sqrt() / correction + ADAM_EPSILON
+        )
+
+    # -- policy --------------------------------------------------------------------------------------------------------------
+
+    @property
+    def _action_draws(self) -> int:
+        return 1 if self.tasks[0].discrete else 2 * self.tasks[0].action_count
+
+    @property
+    def _entropy_unit(self) -> float:
+        """Discrete: the largest possible entropy. Continuous: the number of dimensions."""
+        task = self.tasks[0]
+        return math.log(task.action_count) if task.discrete else float(task.action_count)
+
+    def _sample(self, output: Tensor, log_std: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions float32 ``[members, envs, width]`` and their log-probabilities ``[members, envs]``."""
+        if self.tasks[0].discrete:
+            cumulative = torch.softmax(output, dim=-1).cumsum(dim=-1)[..., :-1]
+            action = (draws >= cumulative).sum(dim=-1, keepdim=True).float()
+        else:
+            action = output + log_std.exp() * normal_from_uniform(draws[..., ::2], draws[..., 1::2])
+        return action, self._distribution(output, log_std, action)[0]
+
+    def _distribution(self, output: Tensor, log_std: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities ``[members, batch]`` of the actions, and the mean entropy ``[members]`` in nats."""
+        if self.tasks[0].discrete:
+            log_probs = torch.log_softmax(output, dim=-1)
+            entropy = -(log_probs.exp() * log_probs).sum(dim=-1).mean(dim=1)
+            return log_probs.gather(-1, action.long()).squeeze(-1), entropy
+        z = (action - output) * torch.exp(-log_std)
+        log_prob = (-0.5 * z.square() - log_std - 0.5 * math.log(2.0 * math.pi)).sum(dim=-1)
+        return log_prob, (log_std + 0.5 * math.log(2.0 * math.pi * math.e)).sum(dim=(1, 2))
+
+    # -- evaluation ----------------------------------------------------------------------------------------------------------
+
+    def _evaluate(self, episodes: int) -> Evaluation:
+        if self.engine == "native":
+            return native.evaluate(self, episodes)
+        return self._play(episodes)
+
+    @torch.no_grad()
+    def _play(self, episodes: int) -> Evaluation:
+        task, physics = self.tasks[0], self.state["env_physics"]
+        envs = Environments(task, episodes)
+        keys, calls = self.state["rng_keys"][:, Stream.EVALUATION], self.state["rng_calls"][:, Stream.EVALUATION]
+        actions, resets, noises = calls.clone(), calls + 1, calls + 2
+        calls += 3
+
+        def draws(call: Tensor, start: int, steps: int, width: int) -> Tensor:
+            flat = uniform(keys, call, steps * episodes * width, start * episodes * width)
+            return flat.view(self.members, steps, episodes, width)
+
+        chunk = 64  # a multiple of 4, as the generator's blocks need
+        reset = draws(resets, 0, 1, envs.reset_draws)[:, 0]
+        noise = draws(noises, 0, chunk, envs.noise_draws)
+        state = envs.start(physics, reset, noise[:, 0])
+        actor, _, log_std = self.networks.unpack(self.state["parameters"])
+        returns = torch.zeros(self.members, episodes, dtype=torch.float64, device=self.device)
+        lengths = torch.zeros(self.members, episodes, dtype=torch.int64, device=self.device)
+        for t in range(task.max_episode_steps):
+            if t % chunk == 0:
+                if bool((lengths > 0).all()):
+                    break
+                action_draws = draws(actions, t, chunk, self._action_draws)
+            if (t + 1) % chunk == 0:
+                noise = draws(noises, t + 1, chunk, envs.noise_draws)
+            output = forward(actor, self._normalised(state["env_observation"]))
+            action, _ = self._sample(output, log_std, action_draws[:, t % chunk])
+            step = envs.step(state, physics, action, reset, noise[:, (t + 1) % chunk])
+            first = (step.terminated | step.truncated) & (lengths == 0)
+            returns = torch.where(first, step.episode_return, returns)
+            lengths = torch.where(first, step.episode_length, lengths)
+        return Evaluation(returns.cpu().numpy(), lengths.cpu().numpy())
+
+    # -- normalisation, buffers, metrics -------------------------------------------------------------------------------------
+
+    def _normalised(self, observation: Tensor) -> Tensor:
+        if not self.config.normalize_observation:
+            return observation
+        mean, variance = self.state["observation_mean"][:, None], self.state["observation_variance"][:, None]
+        scaled = (observation.double() - mean) / torch.sqrt(variance + 1e-8)
+        return scaled.clamp(-NORMALISED_LIMIT, NORMALISED_LIMIT).float()
+
+    def _scaled_reward(self, reward: Tensor, done: Tensor) -> Tensor:
+        """Rewards over the running deviation of the discounted return (Gymnasium's NormalizeReward, once per rollout)."""
+        discount = self.state["hyperparameters"][:, self.hyperparameters.index("discount"), None]
+        running, history = self.state["return_running"], []
+        for t in range(reward.shape[1]):
+            running = running * discount + reward[:, t].double()
+            history.append(running)
+            running = running * (1.0 - done[:, t].double())
+        self.state["return_running"] = running
+        self._update_moments("return", torch.stack(history, dim=1).flatten(1)[..., None])
+        deviation = torch.sqrt(self.state["return_variance"] + 1e-8)[:, None, None]
+        return (reward.double() / deviation).clamp(-NORMALISED_LIMIT, NORMALISED_LIMIT).float()
+
+    def _update_moments(self, name: str, values: Tensor) -> None:
+        """Merge ``[members, batch, size]`` into running moments (Chan, Golub and LeVeque 1983)."""
+        state = self.state
+        count = state[f"{name}_count"][:, None]
+        mean, variance = (state[f"{name}_{moment}"].view(self.members, -1) for moment in ("mean", "variance"))
+        batch = values.shape[1]
+        delta = values.mean(dim=1) - mean
+        total = count + batch
+        second = variance * count + values.var(dim=1, correction=0) * batch + delta**2 * count * batch / total
+        state[f"{name}_mean"] = (mean + delta * batch / total).view_as(state[f"{name}_mean"])
+        state[f"{name}_variance"] = (second / total).view_as(state[f"{name}_variance"])
+        state[f"{name}_count"] = total[:, 0]
+
+    def _hyperparameter(self, name: str) -> Tensor:
+        return self.state["hyperparameters"][:, self.hyperparameters.index(name)].float()
+
+    def _uniform(self, stream: Stream, shape: tuple[int, ...]) -> Tensor:
+        """One call of a stream: ``[members, *shape]``. The call counters advance."""
+        keys, calls = self.state["rng_keys"][:, stream], self.state["rng_calls"][:, stream]
+        draws = uniform(keys.to(self.device), calls.to(self.device), math.prod(shape)).view(-1, *shape)
+        calls += 1
+        return draws
+
+    def _forget(self) -> None:
+        steps, envs, task = self.config.num_steps, self.config.num_envs, self.tasks[0]
+        shapes: dict[str, tuple[int, ...]] = {name: (steps, envs) for name in BUFFER}
+        shapes |= {"observation": (steps, envs, task.observation_size), "action": (steps, envs, self.environments.width)}
+        shapes["last_value"] = (envs,)
+        self.buffer = {name: torch.zeros(self.members, *shape, device=self.device) for name, shape in shapes.items()}
+
+    def _tasks_changed(self) -> None:
+        self.state["env_physics"] = physics_of(self.tasks, self.device)
+
+    def _keep_snippet(self) -> None:
+        last = min(SNIPPET, self.config.num_steps)
+        for name in ("observation", "action", "reward"):
+            self.state[f"snippet_{name}"][:, SNIPPET - last :] = self.buffer[name][:, -last:, 0]
+
+    @torch.no_grad()
+    def _metrics(self, totals: Tensor) -> dict[str, Floats]:
+        table = totals.cpu().numpy()
+        total = {name: table[:, column] for column, name in enumerate(TOTALS)}
+        steps, rollouts, episodes = total["optimiser_steps"], total["rollouts"], total["episodes"]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            mean = total["return_sum"] / episodes
+            variance = np.maximum(total["return_square_sum"] / episodes - mean**2, 0.0) * episodes / (episodes - 1)
+            metrics = {
+                "episodes": episodes,
+                "return_mean": mean,
+                "return_sem": np.where(episodes > 1, np.sqrt(variance / episodes), np.nan),
+                "episode_length": total["length_sum"] / episodes,
+                "success_rate": total["successes"] / episodes,
+                **{name: total[name] / steps for name in TOTALS[5:12]},
+                "explained_variance": total["explained_variance"] / rollouts,
+                "update_ratio": total["update_ratio"] / rollouts,
+            }
+        if self.tasks[0].success_return is None:
+            metrics["success_rate"] = np.full(self.members, np.nan)
+        actor, _, _ = self.networks.unpack(self.state["parameters"])
+        observations = self.buffer["observation"].flatten(1, 2)
+        metrics |= plasticity(actor, observations)
+        broken = self.diverged
+        return {name: np.where(broken, np.nan, metrics[name]) for name in self.METRICS}
+
+
+BUFFER = ("log_prob", "value", "reward", "done", "truncated", "final_value", "advantage", "return")
+"""Per-step numbers of a rollout, each float32 ``[members, steps, envs]``; with ``observation``, ``action`` and ``last_value``."""
+
+
+def generalised_advantage(
+    reward: Tensor, value: Tensor, done: Tensor, last_value: Tensor, discount: Tensor, gae_lambda: Tensor
+) -> Tensor:
+    """Generalised advantage estimation (Schulman et al. 2016, eq. 16).
+
+    Args:
+        reward: ``[members, steps, envs]``; where an episode was cut by its time limit, with the discounted value of its final
+            observation added.
+        value: ``[members, steps, envs]``, of the observation that the step started from.
+        done: 1 where the episode ended with this step, otherwise 0.
+        last_value: ``[members, envs]``, of the observation after the last step.
+        discount, gae_lambda: ``[members]``.
+
+    Returns:
+        Advantages ``[members, steps, envs]``.
+    """
+    advantage = torch.empty_like(reward)
+    running = torch.zeros_like(last_value)
+    discount, decay = discount[:, None], (discount * gae_lambda)[:, None]
+    following = last_value
+    for t in reversed(range(reward.shape[1])):
+        goes_on = 1.0 - done[:, t]
+        delta = reward[:, t] + discount * goes_on * following - value[:, t]
+        running = delta + decay * goes_on * running
+        advantage[:, t] = running
+        following = value[:, t]
+    return advantage
