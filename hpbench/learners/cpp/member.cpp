@@ -1,0 +1,381 @@
+#include "member.hpp"
+
+namespace hpbench {
+
+void Member::attach(int64_t m) {
+    const Arguments& a = a_;
+    const int64_t env = m * a.envs, at = m * batch_;
+    m_ = m;
+    hyper_ = a.hyperparameters + m * a.hyperparameter_count;
+    physics_ = a.env_physics + m * a.physics_size;
+    keys_ = a.rng_keys + m * a.streams;
+    calls_ = a.rng_calls + m * a.streams;
+    parameters_ = a.parameters + m * a.parameters_size;
+    totals_ = a.totals + m * a.total_count;
+    observations_ = a.observations + at * a.observation, actions_ = a.actions + at * a.width;
+    log_probs_ = a.log_probs + at, values_ = a.values + at, rewards_ = a.rewards + at, done_ = a.done + at;
+    truncated_ = a.truncated + at, final_values_ = a.final_values + at, advantages_ = a.advantages + at, returns_ = a.returns + at;
+    last_values_ = a.last_values + env;
+    worlds_ = {a.env_state + env * a.state_size, a.env_elapsed + env, a.env_return + env,
+               a.env_queue + env * a.delay_slots * a.width, a.env_observation + env * a.observation};
+    actor_.load_parameters(parameters_);
+    critic_.load_parameters(parameters_ + actor_size_);
+}
+
+void Member::train() {
+    for (int64_t r = 0; r < a_.rollouts; ++r) {
+        collect();
+        estimate();
+        update();
+    }
+}
+
+// -- environments ---------------------------------------------------------------------------------------------------------
+
+void Member::observe(const Worlds& w, int64_t e, Draws& noise, uint64_t noise_index) {
+    float* out = w.observation + e * a_.observation;
+    dynamics_.observe(w.state + e * a_.state_size, physics_, out);
+    const float size = static_cast<float>(physics_[OBSERVATION_NOISE]);
+    if (size == 0.0f) return;
+    for (int64_t j = 0; j < a_.observation; ++j) out[j] += size * noise.normal(noise_index + 2 * j);
+}
+
+void Member::restart(const Worlds& w, int64_t e, Draws& reset, uint64_t reset_index, Draws& noise, uint64_t noise_index) {
+    float uniforms[8];
+    for (int64_t j = 0; j < a_.reset_draws; ++j) uniforms[j] = reset.uniform(reset_index + j);
+    dynamics_.reset(uniforms, physics_, w.state + e * a_.state_size);
+    w.elapsed[e] = 0;
+    w.total[e] = 0.0;
+    std::fill_n(w.queue + e * a_.delay_slots * a_.width, a_.delay_slots * a_.width, 0.0f);
+    observe(w, e, noise, noise_index);
+}
+
+// Leaves the final observation in place; the caller restarts the episode if it ended.
+Outcome Member::step(const Worlds& w, int64_t e, const float* action, Draws& noise, uint64_t noise_index) {
+    float* queue = w.queue + e * a_.delay_slots * a_.width;
+    const int64_t delay = static_cast<int64_t>(physics_[ACTION_DELAY]);
+    const float* applied = delay == 0 ? action : queue + (delay - 1) * a_.width;
+    int64_t choice = 0;
+    if (a_.discrete)
+        choice = static_cast<int64_t>(applied[0]);
+    else
+        for (int64_t j = 0; j < a_.width; ++j) {
+            float low = static_cast<float>(a_.action_low), high = static_cast<float>(a_.action_high);
+            action_[j] = applied[j] < low ? low : applied[j] > high ? high : applied[j];
+        }
+    Outcome o{};
+    o.terminated = dynamics_.step(w.state + e * a_.state_size, choice, action_.data(), physics_, &o.reward);
+    std::copy_backward(queue, queue + (a_.delay_slots - 1) * a_.width, queue + a_.delay_slots * a_.width);
+    std::copy_n(action, a_.width, queue);
+    o.episode_length = ++w.elapsed[e];
+    o.episode_return = w.total[e] += o.reward;
+    o.truncated = !o.terminated && o.episode_length >= a_.max_episode_steps;
+    observe(w, e, noise, noise_index);
+    return o;
+}
+
+void Member::normalise(const float* raw, float* out, int64_t rows) const {
+    const int64_t size = a_.observation;
+    if (!a_.normalize_observation) {
+        std::copy_n(raw, rows * size, out);
+        return;
+    }
+    const double *mean = a_.observation_mean + m_ * size, *variance = a_.observation_variance + m_ * size;
+    for (int64_t i = 0; i < rows * size; ++i) {
+        double z = (raw[i] - mean[i % size]) / std::sqrt(variance[i % size] + 1e-8);
+        out[i] = static_cast<float>(z > NORMALISED_LIMIT ? NORMALISED_LIMIT : z < -NORMALISED_LIMIT ? -NORMALISED_LIMIT : z);
+    }
+}
+
+void Member::merge_moments(double* mean, double* variance, double* count, const double* batch_mean, const double* batch_variance,
+                           int64_t size, double batch) {
+    const double total = *count + batch;
+    for (int64_t j = 0; j < size; ++j) {
+        double delta = batch_mean[j] - mean[j];
+        double second = variance[j] * *count + batch_variance[j] * batch + delta * delta * *count * batch / total;
+        mean[j] += delta * batch / total;
+        variance[j] = second / total;
+    }
+    *count = total;
+}
+
+// -- policy ---------------------------------------------------------------------------------------------------------------
+
+// Fills `action` and returns its log-probability.
+float Member::sample(const float* output, Draws& draws, uint64_t index, float* action) const {
+    if (a_.discrete) {
+        const float top = *std::max_element(output, output + a_.outputs);
+        float total = 0.0f, cumulative = 0.0f;
+        for (int64_t k = 0; k < a_.outputs; ++k) total += std::exp(output[k] - top);
+        const float u = draws.uniform(index);
+        int64_t choice = 0;
+        for (int64_t k = 0; k + 1 < a_.outputs; ++k) {
+            cumulative += std::exp(output[k] - top) / total;
+            choice += u >= cumulative;
+        }
+        action[0] = static_cast<float>(choice);
+        return output[choice] - top - std::log(total);
+    }
+    float log_prob = 0.0f;
+    for (int64_t j = 0; j < a_.width; ++j) {
+        const float spread = log_std()[j];
+        action[j] = output[j] + std::exp(spread) * draws.normal(index + 2 * j);
+        const float z = (action[j] - output[j]) * std::exp(-spread);
+        log_prob += -0.5f * z * z - spread - 0.918938533f;
+    }
+    return log_prob;
+}
+
+// -- rollout --------------------------------------------------------------------------------------------------------------
+
+void Member::collect() {
+    const int64_t envs = a_.envs, size = a_.observation, width = a_.width;
+    Draws action_draws = draws(ACTION), reset_draws = draws(ENVIRONMENT), noise_draws = draws(NOISE);
+    std::vector<int64_t> cut;  // steps whose episode was cut by the time limit
+    for (int64_t t = 0; t < a_.steps; ++t) {
+        float* seen = observations_ + t * envs * size;
+        if (a_.normalize_observation) std::copy_n(worlds_.observation, envs * size, &raw_[t * envs * size]);
+        normalise(worlds_.observation, seen, envs);
+        const float* output = actor_.forward(seen, static_cast<int>(envs));
+        for (int64_t e = 0; e < envs; ++e) {
+            const int64_t i = t * envs + e;
+            float* action = actions_ + i * width;
+            log_probs_[i] = sample(output + e * a_.outputs, action_draws, i * draws_per_action(), action);
+            const Outcome o = step(worlds_, e, action, noise_draws, i * 2 * size);
+            rewards_[i] = static_cast<float>(o.reward * physics_[REWARD_SCALE]);
+            done_[i] = o.terminated || o.truncated;
+            truncated_[i] = o.truncated;
+            final_values_[i] = 0.0f;
+            if (!(o.terminated || o.truncated)) continue;
+            totals_[EPISODE_COUNT] += 1;
+            totals_[RETURN_SUM] += o.episode_return;
+            totals_[RETURN_SQUARE_SUM] += o.episode_return * o.episode_return;
+            totals_[LENGTH_SUM] += static_cast<double>(o.episode_length);
+            totals_[SUCCESSES] += a_.has_success && o.episode_return >= a_.success_return;
+            if (o.truncated) {
+                normalise(worlds_.observation + e * size, &finals_[cut.size() * size], 1);
+                cut.push_back(i);
+            }
+            restart(worlds_, e, reset_draws, i * a_.reset_draws, noise_draws, i * 2 * size);
+        }
+    }
+    // The critic is not needed while acting: one pass over the whole rollout is faster, and every row comes out the same.
+    std::copy_n(critic_.forward(observations_, static_cast<int>(batch_)), batch_, values_);
+    normalise(worlds_.observation, input_.data(), envs);
+    std::copy_n(critic_.forward(input_.data(), static_cast<int>(envs)), envs, last_values_);
+    const float* final_values = critic_.forward(finals_.data(), static_cast<int>(cut.size()));
+    for (size_t i = 0; i < cut.size(); ++i) final_values_[cut[i]] = final_values[i];
+    if (a_.normalize_observation) {
+        std::vector<double> mean(size), variance(size);
+        for (int64_t i = 0; i < batch_ * size; ++i) mean[i % size] += raw_[i];
+        for (double& x : mean) x /= static_cast<double>(batch_);
+        for (int64_t i = 0; i < batch_ * size; ++i) variance[i % size] += (raw_[i] - mean[i % size]) * (raw_[i] - mean[i % size]);
+        for (double& x : variance) x /= static_cast<double>(batch_);
+        merge_moments(a_.observation_mean + m_ * size, a_.observation_variance + m_ * size, a_.observation_count + m_, mean.data(),
+                      variance.data(), size, static_cast<double>(batch_));
+    }
+}
+
+// -- advantages -----------------------------------------------------------------------------------------------------------
+
+static std::pair<double, double> moments(const float* x, int64_t count) {
+    double mean = 0.0, variance = 0.0;
+    for (int64_t i = 0; i < count; ++i) mean += x[i];
+    mean /= static_cast<double>(count);
+    for (int64_t i = 0; i < count; ++i) variance += (x[i] - mean) * (x[i] - mean);
+    return {mean, variance / static_cast<double>(count)};
+}
+
+void Member::scale_rewards() {
+    const double discount = hyper_[DISCOUNT];
+    std::vector<double> history(batch_);
+    double* running = a_.return_running + m_ * a_.envs;
+    for (int64_t i = 0; i < batch_; ++i) {
+        double& r = running[i % a_.envs];
+        history[i] = r = r * discount + rewards_[i];
+        if (done_[i] != 0.0f) r = 0.0;
+    }
+    double mean = std::accumulate(history.begin(), history.end(), 0.0) / static_cast<double>(batch_), variance = 0.0;
+    for (double x : history) variance += (x - mean) * (x - mean);
+    variance /= static_cast<double>(batch_);
+    merge_moments(a_.return_mean + m_, a_.return_variance + m_, a_.return_count + m_, &mean, &variance, 1,
+                  static_cast<double>(batch_));
+    const double deviation = std::sqrt(a_.return_variance[m_] + 1e-8);
+    for (int64_t i = 0; i < batch_; ++i) {
+        double r = rewards_[i] / deviation;
+        advantages_[i] = static_cast<float>(r > NORMALISED_LIMIT ? NORMALISED_LIMIT : r < -NORMALISED_LIMIT ? -NORMALISED_LIMIT : r);
+    }
+}
+
+void Member::estimate() {
+    const float discount = hyperparameter(DISCOUNT), decay = discount * hyperparameter(LAMBDA);
+    // `advantages_` first holds the rewards, so that the buffer keeps them unscaled.
+    if (a_.normalize_reward)
+        scale_rewards();
+    else
+        std::copy_n(rewards_, batch_, advantages_);
+    for (int64_t e = 0; e < a_.envs; ++e) {
+        float following = last_values_[e], running = 0.0f;
+        for (int64_t t = a_.steps - 1; t >= 0; --t) {
+            const int64_t i = t * a_.envs + e;
+            const float reward = advantages_[i] + discount * truncated_[i] * final_values_[i], goes_on = 1.0f - done_[i];
+            running = reward + discount * goes_on * following - values_[i] + decay * goes_on * running;
+            advantages_[i] = running;
+            returns_[i] = running + values_[i];
+            following = values_[i];
+        }
+    }
+    const double variance = moments(returns_, batch_).second, residual = moments(advantages_, batch_).second;
+    totals_[EXPLAINED_VARIANCE] += variance > 0.0 ? 1.0 - residual / variance : 0.0;
+    totals_[ROLLOUTS] += 1;
+}
+
+// -- update ---------------------------------------------------------------------------------------------------------------
+
+void Member::update() {
+    std::copy_n(parameters_, a_.parameters_size, before_.data());
+    const int64_t epochs = static_cast<int64_t>(hyper_[EPOCHS]);
+    const int64_t parts = std::min(static_cast<int64_t>(hyper_[MINIBATCHES]), batch_);
+    for (int64_t epoch = 0; epoch < epochs; ++epoch) {
+        Draws words = draws(MINIBATCH);
+        for (int64_t i = 0; i < batch_; ++i) order_[i] = {words.word(i), static_cast<uint32_t>(i)};
+        std::sort(order_.begin(), order_.end());
+        for (int64_t i = 0; i < parts; ++i) {
+            const int64_t start = i * batch_ / parts, end = (i + 1) * batch_ / parts;
+            minibatch(order_.data() + start, static_cast<int>(end - start));
+        }
+    }
+    double moved = 0.0;
+    for (int64_t i = 0; i < a_.parameters_size; ++i)
+        moved += (static_cast<double>(parameters_[i]) - before_[i]) * (static_cast<double>(parameters_[i]) - before_[i]);
+    totals_[UPDATE_RATIO] += std::sqrt(moved) / std::sqrt(square_sum(before_.data(), before_.size()));
+}
+
+void Member::minibatch(const std::pair<uint32_t, uint32_t>* order, int count) {
+    const int64_t size = a_.observation, outputs = a_.outputs;
+    const float clip = hyperparameter(CLIP), low = 1.0f - clip, high = 1.0f + clip, share = 1.0f / static_cast<float>(count);
+    const float bonus = hyperparameter(ENTROPY), value_weight = hyperparameter(VALUE);
+    for (int i = 0; i < count; ++i) {
+        std::copy_n(observations_ + order[i].second * size, size, &input_[i * size]);
+        advantage_[i] = advantages_[order[i].second];
+    }
+    if (count > 1) {
+        const auto [mean, variance] = moments(advantage_.data(), count);
+        const float centre = static_cast<float>(mean), spread = static_cast<float>(std::sqrt(variance * count / (count - 1.0))) + 1e-8f;
+        for (int i = 0; i < count; ++i) advantage_[i] = (advantage_[i] - centre) / spread;
+    }
+    const float* output = actor_.forward(input_.data(), count);
+    float* spread_gradient = gradient_.data() + actor_size_ + critic_size_;
+    if (!a_.discrete) std::fill_n(spread_gradient, a_.width, -bonus);
+    double policy_loss = 0.0, value_loss = 0.0, entropy = 0.0, kl = 0.0, clipped = 0.0;
+    for (int i = 0; i < count; ++i) {
+        const float* action = actions_ + order[i].second * a_.width;
+        const float *row = output + i * outputs, advantage = advantage_[i];
+        float* d = &output_gradient_[i * outputs];
+        float log_prob = 0.0f, row_entropy = 0.0f;
+        if (a_.discrete) {
+            const float top = *std::max_element(row, row + outputs);
+            float total = 0.0f;
+            for (int64_t k = 0; k < outputs; ++k) total += d[k] = std::exp(row[k] - top);
+            const float log_total = std::log(total);
+            for (int64_t k = 0; k < outputs; ++k) {
+                d[k] /= total;  // for now the probability
+                log_p_[k] = row[k] - top - log_total;
+                row_entropy -= d[k] * log_p_[k];
+            }
+            log_prob = log_p_[static_cast<int64_t>(action[0])];
+        } else {
+            for (int64_t j = 0; j < outputs; ++j) {
+                const float z = (action[j] - row[j]) * std::exp(-log_std()[j]);
+                log_prob += -0.5f * z * z - log_std()[j] - 0.918938533f;
+                row_entropy += log_std()[j] + 1.418938533f;
+            }
+        }
+        const float log_ratio = log_prob - log_probs_[order[i].second], ratio = std::exp(log_ratio);
+        const float inside = ratio < low ? low : ratio > high ? high : ratio;
+        const float plain = advantage * ratio, bounded = advantage * inside;
+        policy_loss -= plain < bounded ? plain : bounded;
+        entropy += row_entropy;
+        kl += ratio - 1.0f - log_ratio;
+        clipped += std::fabs(ratio - 1.0f) > clip;
+        const bool flat = (advantage > 0.0f && ratio > high) || (advantage < 0.0f && ratio < low);
+        const float slope = flat ? 0.0f : -plain * share;  // d loss / d log_prob
+        if (a_.discrete) {
+            const int64_t choice = static_cast<int64_t>(action[0]);
+            for (int64_t k = 0; k < outputs; ++k)
+                d[k] = slope * ((k == choice ? 1.0f : 0.0f) - d[k]) + bonus * share * d[k] * (log_p_[k] + row_entropy);
+        } else {
+            for (int64_t j = 0; j < outputs; ++j) {
+                const float inverse = std::exp(-log_std()[j]), z = (action[j] - row[j]) * inverse;
+                d[j] = slope * z * inverse;
+                spread_gradient[j] += slope * (z * z - 1.0f);
+            }
+        }
+    }
+    actor_.backward(input_.data(), output_gradient_.data(), count, gradient_.data());
+    const float* value = critic_.forward(input_.data(), count);
+    for (int i = 0; i < count; ++i) {
+        const float error = value[i] - returns_[order[i].second];
+        value_loss += static_cast<double>(error) * error;
+        value_gradient_[i] = value_weight * 2.0f * error * share;
+    }
+    critic_.backward(input_.data(), value_gradient_.data(), count, gradient_.data() + actor_size_);
+
+    const float norm = static_cast<float>(std::sqrt(square_sum(gradient_.data(), gradient_.size())));
+    const float scale = hyperparameter(MAX_NORM) / (norm + 1e-6f);
+    adam(scale > 1.0f ? 1.0f : scale);
+    actor_.load_parameters(parameters_);
+    critic_.load_parameters(parameters_ + actor_size_);
+    totals_[POLICY_LOSS] += policy_loss / count;
+    totals_[VALUE_LOSS] += value_loss / count;
+    totals_[ENTROPY_TOTAL] += entropy / count / (a_.discrete ? std::log(static_cast<double>(outputs)) : static_cast<double>(a_.width));
+    totals_[KL] += kl / count;
+    totals_[CLIPPED] += clipped / count;
+    totals_[GRADIENT_NORM] += norm;
+    totals_[GRADIENT_CLIPPED] += scale < 1.0f;
+    totals_[OPTIMISER_STEPS] += 1;
+}
+
+void Member::adam(float scale) {
+    const double count = static_cast<double>(++a_.adam_steps[m_]);
+    const float step = static_cast<float>(hyper_[LEARNING_RATE] / (1.0 - std::pow(0.9, count)));
+    const float correction = static_cast<float>(std::sqrt(1.0 - std::pow(0.999, count)));
+    float *__restrict p = parameters_, *__restrict mean = a_.adam_mean + m_ * a_.parameters_size;
+    float *__restrict square = a_.adam_square + m_ * a_.parameters_size, *__restrict g = gradient_.data();
+    for (int64_t i = 0; i < a_.parameters_size; ++i) {
+        const float gradient = g[i] * scale;
+        mean[i] = 0.9f * mean[i] + 0.1f * gradient;
+        square[i] = 0.999f * square[i] + 0.001f * gradient * gradient;
+        p[i] -= step * mean[i] / (std::sqrt(square[i]) / correction + 1e-5f);
+    }
+}
+
+// -- evaluation -----------------------------------------------------------------------------------------------------------
+
+void Member::evaluate(double* returns, int64_t* lengths) {
+    const int64_t episodes = a_.episodes, size = a_.observation;
+    Draws action_draws = draws(EVALUATION), reset_draws = draws(EVALUATION), noise_draws = draws(EVALUATION);
+    std::vector<double> state(episodes * a_.state_size), total(episodes);
+    std::vector<int64_t> elapsed(episodes), running(episodes);
+    std::vector<float> queue(episodes * a_.delay_slots * a_.width), observation(episodes * size), action(a_.width);
+    const Worlds w{state.data(), elapsed.data(), total.data(), queue.data(), observation.data()};
+    for (int64_t e = 0; e < episodes; ++e) restart(w, e, reset_draws, e * a_.reset_draws, noise_draws, e * 2 * size);
+    std::iota(running.begin(), running.end(), 0);
+    for (int64_t t = 0; !running.empty(); ++t) {
+        for (size_t i = 0; i < running.size(); ++i) normalise(&observation[running[i] * size], &input_[i * size], 1);
+        const float* output = actor_.forward(input_.data(), static_cast<int>(running.size()));
+        size_t left = 0;
+        for (size_t i = 0; i < running.size(); ++i) {
+            const int64_t e = running[i], index = t * episodes + e;
+            sample(output + i * a_.outputs, action_draws, index * draws_per_action(), action.data());
+            const Outcome o = step(w, e, action.data(), noise_draws, (index + episodes) * 2 * size);
+            if (o.terminated || o.truncated)
+                returns[e] = o.episode_return, lengths[e] = o.episode_length;
+            else
+                running[left++] = e;
+        }
+        running.resize(left);
+    }
+}
+
+}  // namespace hpbench

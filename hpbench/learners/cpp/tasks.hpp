@@ -1,0 +1,23 @@
+// Classic-control dynamics in float64, equal to hpbench/tasks/classic.py, which equals Gymnasium's.
+#pragma once
+
+#include <cstdint>
+
+namespace hpbench {
+
+// Leading columns of every physics row.
+enum Physics { REWARD_SCALE, OBSERVATION_NOISE, ACTION_DELAY, SPECIFIC };
+
+struct Dynamics {
+    const char* name;
+    int64_t state_size, reset_draws;
+    void (*reset)(const float* uniforms, const double* physics, double* state);
+    void (*observe)(const double* state, const double* physics, float* observation);
+    // `choice` for discrete actions, `action` for continuous ones. Returns whether the episode terminated.
+    bool (*step)(double* state, int64_t choice, const float* action, const double* physics, double* reward);
+};
+
+const Dynamics& task(int64_t index);
+int64_t task_index(const char* name);  // -1: unknown
+
+}  // namespace hpbench
