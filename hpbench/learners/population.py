@@ -10,6 +10,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -50,7 +52,8 @@ class Evaluation:
     @property
     def steps(self) -> NDArray[np.int64]:
         """Environment steps used, int64 ``[members]``."""
-        return self.lengths.sum(axis=1)
+        steps: NDArray[np.int64] = self.lengths.sum(axis=1)
+        return steps
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Snapshot:
         header = {"format": SNAPSHOT_FORMAT, "learner": self.learner, "config": self.config, "tasks": self.tasks}
         arrays = {name: tensor.cpu().numpy() for name, tensor in self.state.items()}
         with open(path, "wb") as file:
-            np.savez(file, allow_pickle=False, header=np.array(json.dumps(header)), **arrays)
+            np.savez(file, header=np.array(json.dumps(header)), **arrays)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Snapshot:
@@ -82,19 +85,18 @@ class Snapshot:
             SnapshotError: if the file is damaged, not a snapshot, or of another format.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+            with open(path, "rb") as file:
+                archive = np.load(file, allow_pickle=False)
+                arrays = {name: archive[name] for name in archive.files}
             header = json.loads(str(arrays.pop("header")))
             if header["format"] != SNAPSHOT_FORMAT:
-                raise SnapshotError(f"{path}: snapshot format {header['format']}, this version reads {SNAPSHOT_FORMAT}")
+                raise SnapshotError(f"{str(path)!r}: snapshot format {header['format']}, this version reads {SNAPSHOT_FORMAT}")
             state = {name: torch.from_numpy(array) for name, array in arrays.items()}
             return cls(str(header["learner"]), dict(header["config"]), tuple(map(str, header["tasks"])), state)
-        except FileNotFoundError:
+        except (FileNotFoundError, SnapshotError):
             raise
-        except (OSError, EOFError, KeyError, TypeError, ValueError) as error:
-            if isinstance(error, SnapshotError):
-                raise
-            raise SnapshotError(f"{path} is not a readable snapshot: {error}") from error
+        except (OSError, EOFError, AttributeError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            raise SnapshotError(f"{str(path)!r} is not a readable snapshot: {error}") from error
 
 
 class Population(ABC):
@@ -114,8 +116,11 @@ class Population(ABC):
 
     name: ClassVar[str]
     hyperparameters: ClassVar[HyperparameterSpace]
+    config_type: ClassVar[type[Any]]
 
     state: State
+    engine: str
+    """What computes: ``native`` or ``torch``."""
 
     def __init__(
         self,
@@ -315,9 +320,11 @@ class Population(ABC):
     @abstractmethod
     def _evaluate(self, episodes: int) -> Evaluation: ...
 
+    @abstractmethod
     def _forget(self) -> None:
         """Drop caches that belong to another state."""
 
+    @abstractmethod
     def _tasks_changed(self) -> None:
         """Bring the state in line with ``self.tasks``."""
 

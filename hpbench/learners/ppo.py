@@ -22,7 +22,10 @@ from torch import Tensor
 from hpbench.errors import InvalidConfiguration, UnknownName
 from hpbench.hyperparameter import Hyperparameter, HyperparameterSpace
 from hpbench.learners import native
+from hpbench.learners.advantage import generalised_advantage
 from hpbench.learners.networks import ActorCritic, forward
+from hpbench.learners.normalisation import initial_moments, scaled, standardised, update_moments
+from hpbench.learners.play import PLAY_CALLS, play
 from hpbench.learners.population import SNIPPET, Evaluation, Floats, Population, State
 from hpbench.learners.representation import plasticity
 from hpbench.learners.rollout import Environments, physics_of
@@ -43,15 +46,16 @@ HYPERPARAMETERS = HyperparameterSpace(
 
 TOTALS = (
     "episodes", "return_sum", "return_square_sum", "length_sum", "successes",
-    "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "gradient_norm", "gradient_clipped", "optimiser_steps",
-    "explained_variance", "update_ratio", "rollouts",
+    "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "gradient_norm", "gradient_clipped",
+    "optimiser_steps", "explained_variance", "update_ratio", "rollouts",
 )  # fmt: skip
 """Columns of the running totals of a segment; the engines add to them. The order is shared with the native engine."""
 
+BUFFER = ("log_prob", "value", "reward", "done", "truncated", "final_value", "advantage", "return")
+"""Per-step numbers of a rollout, each float32 ``[members, steps, envs]``; with ``observation``, ``action`` and ``last_value``."""
+
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-5
-NORMALISED_LIMIT = 10.0
-"""Normalised observations and rewards are clipped to this size, as in Gymnasium's wrappers."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ class PPO(Population):
 
     name = "ppo"
     hyperparameters = HYPERPARAMETERS
+    config_type = PPOConfig
     config: PPOConfig
     METRICS: ClassVar[tuple[str, ...]] = (
         "episodes", "return_mean", "return_sem", "episode_length", "success_rate",
@@ -117,13 +122,9 @@ class PPO(Population):
             "adam_mean": torch.zeros_like(parameters),
             "adam_square": torch.zeros_like(parameters),
             "adam_steps": torch.zeros(members, dtype=torch.int64),
-            "observation_mean": torch.zeros(members, size, dtype=torch.float64),
-            "observation_variance": torch.ones(members, size, dtype=torch.float64),
-            "observation_count": torch.full((members,), 1e-4, dtype=torch.float64),
             "return_running": torch.zeros(members, self.config.num_envs, dtype=torch.float64),
-            "return_mean": torch.zeros(members, dtype=torch.float64),
-            "return_variance": torch.ones(members, dtype=torch.float64),
-            "return_count": torch.full((members,), 1e-4, dtype=torch.float64),
+            **initial_moments("observation", members, size),
+            **initial_moments("return", members, 1),
             "snippet_observation": torch.zeros(members, SNIPPET, size),
             "snippet_action": torch.zeros(members, SNIPPET, self.environments.width),
             "snippet_reward": torch.zeros(members, SNIPPET),
@@ -156,7 +157,7 @@ class PPO(Population):
         """Keys of what :meth:`train` returns."""
         return cls.METRICS
 
-    # -- training ------------------------------------------------------------------------------------------------------------
+    # -- training
 
     def _train(self, rollouts: int) -> dict[str, Floats]:
         totals = torch.zeros(self.members, len(TOTALS), dtype=torch.float64, device=self.device)
@@ -206,7 +207,7 @@ class PPO(Population):
                 totals[:, column] += values.sum(dim=1)
         buffer["last_value"].copy_(forward(critic, self._normalised(state["env_observation"]))[..., 0])
         if self.config.normalize_observation:
-            self._update_moments("observation", torch.stack(moments, dim=1).flatten(1, 2).double())
+            update_moments(self.state, "observation", torch.stack(moments, dim=1).flatten(1, 2).double())
 
     @torch.no_grad()
     def _estimate(self, totals: Tensor) -> None:
@@ -255,7 +256,8 @@ class PPO(Population):
         keys, calls = self.state["rng_keys"][:, Stream.MINIBATCH], self.state["rng_calls"][:, Stream.MINIBATCH]
         order = torch.argsort(random_words(keys, calls, size), dim=1, stable=True)
         calls += 1
-        flat = {name: self.buffer[name].flatten(1, 2) for name in ("observation", "action", "log_prob", "advantage", "return")}
+        names = ("observation", "action", "log_prob", "advantage", "return")
+        flat = {name: self.buffer[name].flatten(1, 2) for name in names}
         for i in range(minibatches):
             index = order[:, i * size // minibatches : (i + 1) * size // minibatches]
             rows = torch.arange(self.members, device=self.device)[:, None]
@@ -292,7 +294,8 @@ class PPO(Population):
         bonus = self._hyperparameter("entropy_coefficient") * entropy
         loss = policy_loss + self._hyperparameter("value_coefficient") * value_loss - bonus
         with torch.no_grad():
-            kl = (ratio - 1.0 - log_ratio).mean(dim=1)  # low-variance estimator: Schulman 2020, joschu.net/blog/kl-approx
+            # The low-variance estimator of Schulman 2020, joschu.net/blog/kl-approx.html
+            kl = (ratio - 1.0 - log_ratio).mean(dim=1)
             clip_fraction = ((ratio - 1.0).abs() > clip).float().mean(dim=1)
         statistics = (policy_loss, value_loss, entropy / self._entropy_unit, kl, clip_fraction)
         return loss, tuple(s.detach() for s in statistics)
@@ -311,7 +314,7 @@ class PPO(Population):
             state["adam_square"].sqrt() / correction + ADAM_EPSILON
         )
 
-    # -- policy --------------------------------------------------------------------------------------------------------------
+    # -- policy
 
     @property
     def _action_draws(self) -> int:
@@ -342,7 +345,7 @@ class PPO(Population):
         log_prob = (-0.5 * z.square() - log_std - 0.5 * math.log(2.0 * math.pi)).sum(dim=-1)
         return log_prob, (log_std + 0.5 * math.log(2.0 * math.pi * math.e)).sum(dim=(1, 2))
 
-    # -- evaluation ----------------------------------------------------------------------------------------------------------
+    # -- evaluation
 
     def _evaluate(self, episodes: int) -> Evaluation:
         if self.engine == "native":
@@ -351,46 +354,22 @@ class PPO(Population):
 
     @torch.no_grad()
     def _play(self, episodes: int) -> Evaluation:
-        task, physics = self.tasks[0], self.state["env_physics"]
-        envs = Environments(task, episodes)
         keys, calls = self.state["rng_keys"][:, Stream.EVALUATION], self.state["rng_calls"][:, Stream.EVALUATION]
-        actions, resets, noises = calls.clone(), calls + 1, calls + 2
-        calls += 3
-
-        def draws(call: Tensor, start: int, steps: int, width: int) -> Tensor:
-            flat = uniform(keys, call, steps * episodes * width, start * episodes * width)
-            return flat.view(self.members, steps, episodes, width)
-
-        chunk = 64  # a multiple of 4, as the generator's blocks need
-        reset = draws(resets, 0, 1, envs.reset_draws)[:, 0]
-        noise = draws(noises, 0, chunk, envs.noise_draws)
-        state = envs.start(physics, reset, noise[:, 0])
         actor, _, log_std = self.networks.unpack(self.state["parameters"])
-        returns = torch.zeros(self.members, episodes, dtype=torch.float64, device=self.device)
-        lengths = torch.zeros(self.members, episodes, dtype=torch.int64, device=self.device)
-        for t in range(task.max_episode_steps):
-            if t % chunk == 0:
-                if bool((lengths > 0).all()):
-                    break
-                action_draws = draws(actions, t, chunk, self._action_draws)
-            if (t + 1) % chunk == 0:
-                noise = draws(noises, t + 1, chunk, envs.noise_draws)
-            output = forward(actor, self._normalised(state["env_observation"]))
-            action, _ = self._sample(output, log_std, action_draws[:, t % chunk])
-            step = envs.step(state, physics, action, reset, noise[:, (t + 1) % chunk])
-            first = (step.terminated | step.truncated) & (lengths == 0)
-            returns = torch.where(first, step.episode_return, returns)
-            lengths = torch.where(first, step.episode_length, lengths)
-        return Evaluation(returns.cpu().numpy(), lengths.cpu().numpy())
 
-    # -- normalisation, buffers, metrics -------------------------------------------------------------------------------------
+        def act(observation: Tensor, draws: Tensor) -> Tensor:
+            return self._sample(forward(actor, self._normalised(observation)), log_std, draws)[0]
+
+        result = play(self.tasks[0], self.state["env_physics"], act, self._action_draws, keys, calls, episodes)
+        calls += PLAY_CALLS
+        return result
+
+    # -- normalisation, buffers, metrics
 
     def _normalised(self, observation: Tensor) -> Tensor:
         if not self.config.normalize_observation:
             return observation
-        mean, variance = self.state["observation_mean"][:, None], self.state["observation_variance"][:, None]
-        scaled = (observation.double() - mean) / torch.sqrt(variance + 1e-8)
-        return scaled.clamp(-NORMALISED_LIMIT, NORMALISED_LIMIT).float()
+        return standardised(self.state, "observation", observation)
 
     def _scaled_reward(self, reward: Tensor, done: Tensor) -> Tensor:
         """Rewards over the running deviation of the discounted return (Gymnasium's NormalizeReward, once per rollout)."""
@@ -401,22 +380,8 @@ class PPO(Population):
             history.append(running)
             running = running * (1.0 - done[:, t].double())
         self.state["return_running"] = running
-        self._update_moments("return", torch.stack(history, dim=1).flatten(1)[..., None])
-        deviation = torch.sqrt(self.state["return_variance"] + 1e-8)[:, None, None]
-        return (reward.double() / deviation).clamp(-NORMALISED_LIMIT, NORMALISED_LIMIT).float()
-
-    def _update_moments(self, name: str, values: Tensor) -> None:
-        """Merge ``[members, batch, size]`` into running moments (Chan, Golub and LeVeque 1983)."""
-        state = self.state
-        count = state[f"{name}_count"][:, None]
-        mean, variance = (state[f"{name}_{moment}"].view(self.members, -1) for moment in ("mean", "variance"))
-        batch = values.shape[1]
-        delta = values.mean(dim=1) - mean
-        total = count + batch
-        second = variance * count + values.var(dim=1, correction=0) * batch + delta**2 * count * batch / total
-        state[f"{name}_mean"] = (mean + delta * batch / total).view_as(state[f"{name}_mean"])
-        state[f"{name}_variance"] = (second / total).view_as(state[f"{name}_variance"])
-        state[f"{name}_count"] = total[:, 0]
+        update_moments(self.state, "return", torch.stack(history, dim=1).flatten(1)[..., None])
+        return scaled(self.state, "return", reward)
 
     def _hyperparameter(self, name: str) -> Tensor:
         return self.state["hyperparameters"][:, self.hyperparameters.index(name)].float()
@@ -468,36 +433,3 @@ class PPO(Population):
         metrics |= plasticity(actor, observations)
         broken = self.diverged
         return {name: np.where(broken, np.nan, metrics[name]) for name in self.METRICS}
-
-
-BUFFER = ("log_prob", "value", "reward", "done", "truncated", "final_value", "advantage", "return")
-"""Per-step numbers of a rollout, each float32 ``[members, steps, envs]``; with ``observation``, ``action`` and ``last_value``."""
-
-
-def generalised_advantage(
-    reward: Tensor, value: Tensor, done: Tensor, last_value: Tensor, discount: Tensor, gae_lambda: Tensor
-) -> Tensor:
-    """Generalised advantage estimation (Schulman et al. 2016, eq. 16).
-
-    Args:
-        reward: ``[members, steps, envs]``; where an episode was cut by its time limit, with the discounted value of its final
-            observation added.
-        value: ``[members, steps, envs]``, of the observation that the step started from.
-        done: 1 where the episode ended with this step, otherwise 0.
-        last_value: ``[members, envs]``, of the observation after the last step.
-        discount, gae_lambda: ``[members]``.
-
-    Returns:
-        Advantages ``[members, steps, envs]``.
-    """
-    advantage = torch.empty_like(reward)
-    running = torch.zeros_like(last_value)
-    discount, decay = discount[:, None], (discount * gae_lambda)[:, None]
-    following = last_value
-    for t in reversed(range(reward.shape[1])):
-        goes_on = 1.0 - done[:, t]
-        delta = reward[:, t] + discount * goes_on * following - value[:, t]
-        running = delta + decay * goes_on * running
-        advantage[:, t] = running
-        following = value[:, t]
-    return advantage

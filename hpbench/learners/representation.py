@@ -19,35 +19,38 @@ DORMANT = 0.025
 def plasticity(network: Weights, observations: Tensor) -> dict[str, Floats]:
     """Both measures below for the actor on ``[members, batch, observation_size]``, each float64 ``[members]``."""
     stride = max(1, observations.shape[1] // SAMPLE)
-    layers = hidden_layers(network, observations[:, ::stride])
-    return {"dormant_share": dormant_share(layers), "feature_rank": feature_rank(layers[-1])}
+    covariances = [covariance(layer) for layer in hidden_layers(network, observations[:, ::stride])]
+    return {"dormant_share": dormant_share(covariances), "feature_rank": feature_rank(covariances[-1])}
 
 
-def dormant_share(layers: Sequence[Tensor]) -> Floats:
+def covariance(activations: Tensor) -> Tensor:
+    """Covariance over the batch: ``[members, batch, width] -> [members, width, width]``."""
+    centred = activations - activations.mean(dim=1, keepdim=True)
+    return (centred.mT @ centred) / activations.shape[1]
+
+
+def dormant_share(covariances: Sequence[Tensor]) -> Floats:
     """Share of dormant hidden units, float64 ``[members]`` in [0, 1].
 
     After Sokar et al. 2023 ("The dormant neuron phenomenon"), with the standard deviation over the batch in place of the mean
     size of the activation: a saturated tanh unit is as useless as a ReLU unit stuck at zero.
 
     Args:
-        layers: activations of the hidden layers, each ``[members, batch, width]``.
+        covariances: of each hidden layer, ``[members, width, width]``.
     """
     shares = []
-    for layer in layers:
-        activity = layer.std(dim=1, correction=0)
+    for matrix in covariances:
+        activity = matrix.diagonal(dim1=1, dim2=2).sqrt()
         shares.append(activity <= DORMANT * activity.mean(dim=1, keepdim=True))
     return torch.cat(shares, dim=1).double().mean(dim=1).cpu().numpy()
 
 
-def feature_rank(features: Tensor) -> Floats:
-    """Effective rank of a layer's activations ``[members, batch, width]``: float64 ``[members]`` from 1 up to the width.
+def feature_rank(matrix: Tensor) -> Floats:
+    """Effective rank of features with covariance ``[members, width, width]``: float64 ``[members]`` from 1 up to the width.
 
-    The participation ratio of the covariance's eigenvalues, (sum of them)^2 / (sum of their squares) (Gao et al. 2017), which
-    needs two traces instead of a decomposition. 0 where the features do not vary at all.
+    The participation ratio of the eigenvalues, (their sum)^2 / (sum of their squares) (Gao et al. 2017), which needs two sums
+    instead of a decomposition. 0 where the features do not vary at all.
     """
-    features = features.double()
-    centred = features - features.mean(dim=1, keepdim=True)
-    covariance = centred.mT @ centred
-    trace = covariance.diagonal(dim1=1, dim2=2).sum(dim=1)
-    square = covariance.square().sum(dim=(1, 2))
+    trace = matrix.diagonal(dim1=1, dim2=2).double().sum(dim=1)
+    square = torch.linalg.vector_norm(matrix, dim=(1, 2), dtype=torch.float64).square()
     return torch.where(square > 0, trace**2 / square, 0.0).cpu().numpy()

@@ -60,13 +60,12 @@ class Environments:
 
     def start(self, physics: Tensor, reset_draws: Tensor, noise_draws: Tensor) -> dict[str, Tensor]:
         """State of fresh episodes. Draws are uniforms ``[members, envs, reset_draws]`` and ``[members, envs, noise_draws]``."""
-        shape = (len(physics), self.envs)
-        new = {"device": physics.device}
+        shape, device = (len(physics), self.envs), physics.device
         state = {
             "env_state": self.dynamics.reset(reset_draws.double(), physics),
-            "env_elapsed": torch.zeros(shape, dtype=torch.int64, **new),
-            "env_return": torch.zeros(shape, dtype=torch.float64, **new),
-            "env_queue": torch.zeros(*shape, MAX_DELAY, self.width, dtype=torch.float32, **new),
+            "env_elapsed": torch.zeros(shape, dtype=torch.int64, device=device),
+            "env_return": torch.zeros(shape, dtype=torch.float64, device=device),
+            "env_queue": torch.zeros(*shape, MAX_DELAY, self.width, dtype=torch.float32, device=device),
         }
         state["env_observation"] = self._observe(state["env_state"], physics, noise_draws)
         return state

@@ -10,6 +10,7 @@ namespace {
 
 constexpr double PI = 3.14159265358979323846;
 
+double between(double low, double high, float u) { return low + (high - low) * static_cast<double>(u); }
 double clamp(double x, double low, double high) { return x < low ? low : x > high ? high : x; }
 
 // -- CartPole-v1 ----------------------------------------------------------------------------------------------------------
@@ -19,7 +20,7 @@ enum { GRAVITY = SPECIFIC, CART_MASS, POLE_MASS, HALF_LENGTH, FORCE };
 constexpr double TAU = 0.02, X_LIMIT = 2.4, ANGLE_LIMIT = 12 * 2 * PI / 360;
 
 void reset(const float* u, const double*, double* s) {
-    for (int i = 0; i < 4; ++i) s[i] = static_cast<double>(u[i]) * 0.1 - 0.05;
+    for (int i = 0; i < 4; ++i) s[i] = between(-0.05, 0.05, u[i]);
 }
 void observe(const double* s, const double*, float* o) {
     for (int i = 0; i < 4; ++i) o[i] = static_cast<float>(s[i]);
@@ -43,11 +44,11 @@ bool step(double* s, int64_t choice, const float*, const double* p, double* rewa
 // -- Acrobot-v1 -----------------------------------------------------------------------------------------------------------
 
 namespace acrobot {
-enum { GRAVITY = SPECIFIC, MASS_1, MASS_2, LENGTH_1, LENGTH_2, INERTIA, TORQUE };
+enum { GRAVITY = SPECIFIC, MASS_1, MASS_2, LENGTH_1, CENTER_1, CENTER_2, INERTIA, TORQUE };
 constexpr double DT = 0.2, LIMIT_1 = 4 * PI, LIMIT_2 = 9 * PI;
 
 void reset(const float* u, const double*, double* s) {
-    for (int i = 0; i < 4; ++i) s[i] = static_cast<double>(u[i]) * 0.2 - 0.1;
+    for (int i = 0; i < 4; ++i) s[i] = static_cast<float>(between(-0.1, 0.1, u[i]));
 }
 void observe(const double* s, const double*, float* o) {
     o[0] = static_cast<float>(std::cos(s[0])), o[1] = static_cast<float>(std::sin(s[0]));
@@ -55,7 +56,7 @@ void observe(const double* s, const double*, float* o) {
     o[4] = static_cast<float>(s[2]), o[5] = static_cast<float>(s[3]);
 }
 void derivative(const double* s, double torque, const double* p, double* out) {
-    const double m1 = p[MASS_1], m2 = p[MASS_2], l1 = p[LENGTH_1], lc1 = p[LENGTH_1] / 2, lc2 = p[LENGTH_2] / 2;
+    const double m1 = p[MASS_1], m2 = p[MASS_2], l1 = p[LENGTH_1], lc1 = p[CENTER_1], lc2 = p[CENTER_2];
     const double inertia = p[INERTIA], g = p[GRAVITY], c2 = std::cos(s[1]), s2 = std::sin(s[1]);
     const double d1 = m1 * (lc1 * lc1) + m2 * (l1 * l1 + lc2 * lc2 + 2 * l1 * lc2 * c2) + inertia + inertia;
     const double d2 = m2 * (lc2 * lc2 + l1 * lc2 * c2) + inertia;
@@ -94,24 +95,24 @@ bool step(double* s, int64_t choice, const float*, const double* p, double* rewa
 // -- MountainCar-v0 and MountainCarContinuous-v0 --------------------------------------------------------------------------
 
 namespace mountaincar {
-enum { GRAVITY = SPECIFIC, FORCE };
-constexpr double LOW = -1.2, HIGH = 0.6, SPEED = 0.07;
+enum { GRAVITY = SPECIFIC, FORCE, MAX_SPEED };
+constexpr double LOW = -1.2, HIGH = 0.6;
 
-void reset(const float* u, const double*, double* s) { s[0] = static_cast<double>(u[0]) * 0.2 - 0.6, s[1] = 0.0; }
+void reset(const float* u, const double*, double* s) { s[0] = between(-0.6, -0.4, u[0]), s[1] = 0.0; }
 void observe(const double* s, const double*, float* o) { o[0] = static_cast<float>(s[0]), o[1] = static_cast<float>(s[1]); }
-void move(double* s, double acceleration) {
-    s[1] = clamp(s[1] + acceleration, -SPEED, SPEED);
+void move(double* s, double acceleration, double max_speed) {
+    s[1] = clamp(s[1] + acceleration, -max_speed, max_speed);
     s[0] = clamp(s[0] + s[1], LOW, HIGH);
     if (s[0] == LOW && s[1] < 0) s[1] = 0;
 }
 bool step(double* s, int64_t choice, const float*, const double* p, double* reward) {
-    move(s, static_cast<double>(choice - 1) * p[FORCE] + std::cos(3 * s[0]) * -p[GRAVITY]);
+    move(s, static_cast<double>(choice - 1) * p[FORCE] + std::cos(3 * s[0]) * -p[GRAVITY], p[MAX_SPEED]);
     *reward = -1.0;
     return s[0] >= 0.5 && s[1] >= 0.0;
 }
 bool step_continuous(double* s, int64_t, const float* action, const double* p, double* reward) {
     const double force = action[0];
-    move(s, force * p[FORCE] - p[GRAVITY] * std::cos(3 * s[0]));
+    move(s, force * p[FORCE] - p[GRAVITY] * std::cos(3 * s[0]), p[MAX_SPEED]);
     const bool reached = s[0] >= 0.45 && s[1] >= 0.0;
     *reward = (reached ? 100.0 : 0.0) - force * force * 0.1;
     // Gymnasium keeps this state in float32.
@@ -127,7 +128,7 @@ enum { GRAVITY = SPECIFIC, MASS, LENGTH };
 constexpr double DT = 0.05, SPEED = 8.0;
 
 void reset(const float* u, const double*, double* s) {
-    s[0] = (static_cast<double>(u[0]) * 2.0 - 1.0) * PI, s[1] = static_cast<double>(u[1]) * 2.0 - 1.0;
+    s[0] = between(-PI, PI, u[0]), s[1] = between(-1.0, 1.0, u[1]);
 }
 void observe(const double* s, const double*, float* o) {
     o[0] = static_cast<float>(std::cos(s[0])), o[1] = static_cast<float>(std::sin(s[0])), o[2] = static_cast<float>(s[1]);

@@ -1,4 +1,4 @@
-// Classic-control dynamics in float64, equal to hpbench/tasks/classic.py, which equals Gymnasium's.
+// Classic-control dynamics in float64, equal to hpbench/tasks/classic_dynamics.py, which equals Gymnasium's.
 #pragma once
 
 #include <cstdint>

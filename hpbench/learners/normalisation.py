@@ -1,0 +1,43 @@
+"""Running moments of observations and returns, one set per member, in the population's state."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+LIMIT = 10.0
+"""Normalised numbers are clipped to this size, as in Gymnasium's wrappers."""
+EPSILON = 1e-8
+
+
+def initial_moments(name: str, members: int, size: int) -> dict[str, Tensor]:
+    """State entries ``<name>_mean``, ``_variance`` (float64 ``[members, size]``) and ``_count`` (float64 ``[members]``)."""
+    return {
+        f"{name}_mean": torch.zeros(members, size, dtype=torch.float64),
+        f"{name}_variance": torch.ones(members, size, dtype=torch.float64),
+        f"{name}_count": torch.full((members,), 1e-4, dtype=torch.float64),
+    }
+
+
+def update_moments(state: dict[str, Tensor], name: str, values: Tensor) -> None:
+    """Merge float64 ``[members, batch, size]`` into the running moments (Chan, Golub and LeVeque 1983)."""
+    count, mean, variance = state[f"{name}_count"][:, None], state[f"{name}_mean"], state[f"{name}_variance"]
+    batch = values.shape[1]
+    delta = values.mean(dim=1) - mean
+    total = count + batch
+    second = variance * count + values.var(dim=1, correction=0) * batch + delta**2 * count * batch / total
+    state[f"{name}_mean"] = mean + delta * batch / total
+    state[f"{name}_variance"] = second / total
+    state[f"{name}_count"] = total[:, 0]
+
+
+def standardised(state: dict[str, Tensor], name: str, values: Tensor) -> Tensor:
+    """Zero mean and unit variance: float32 ``[members, batch, size]``, clipped to ``LIMIT``."""
+    mean, variance = state[f"{name}_mean"][:, None], state[f"{name}_variance"][:, None]
+    return ((values.double() - mean) / torch.sqrt(variance + EPSILON)).clamp(-LIMIT, LIMIT).float()
+
+
+def scaled(state: dict[str, Tensor], name: str, values: Tensor) -> Tensor:
+    """Unit variance, mean kept: float32 ``[members, ...]``, clipped to ``LIMIT``. Moments of size 1."""
+    deviation = torch.sqrt(state[f"{name}_variance"] + EPSILON).view(-1, *[1] * (values.dim() - 1))
+    return (values.double() / deviation).clamp(-LIMIT, LIMIT).float()

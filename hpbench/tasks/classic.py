@@ -1,0 +1,137 @@
+"""The classic-control family: Gymnasium's five tasks with their anchors, budgets and published hyperparameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hpbench.tasks.base import Anchors, Budget, HandTuned, Task
+from hpbench.tasks.classic_dynamics import Acrobot, CartPole, MountainCar, MountainCarContinuous, Pendulum
+
+ZOO = "RL Baselines3 Zoo, hyperparams/ppo.yml (commit 00128b5d46d4)"
+BENCHMARK = "RL Baselines3 Zoo, benchmark.md (commit 0088472b8cb6)"
+
+
+def _budgets(small: int) -> Mapping[str, Budget]:
+    """Budgets by tier; a segment is a whole number of rollouts of 512 steps in each."""
+    return {"small": Budget(small, 20), "standard": Budget(4 * small, 40), "paper": Budget(1_024_000, 50)}
+
+
+def _zoo(name: str, **values: float) -> Mapping[str, HandTuned]:
+    """Values from the Zoo, over Stable-Baselines3's defaults for what it leaves out.
+
+    Translations, the same for all tasks: a schedule becomes its initial value; an entropy coefficient of 0 becomes our
+    lower bound 1e-5; a batch size becomes the number of minibatches of that size in our rollout of 512 steps. What
+    cannot change during training (environments, steps, normalisation, state-dependent exploration) is left out.
+    """
+    defaults = {
+        "learning_rate": 3e-4,
+        "entropy_coefficient": 1e-5,  # 0.0
+        "value_coefficient": 0.5,
+        "clip_range": 0.2,
+        "discount": 0.99,
+        "gae_lambda": 0.95,
+        "max_gradient_norm": 0.5,
+        "update_epochs": 10,
+        "minibatches": 8,  # batch_size 64
+    }
+    return {"ppo": HandTuned({**defaults, **values}, f"{ZOO}: {name}")}
+
+
+_CARTPOLE = Task(
+    id="classic/cartpole",
+    observation_size=4,
+    discrete=True,
+    action_count=2,
+    max_episode_steps=500,
+    anchors=Anchors(0.0, 500.0, "no step survived, and the time limit"),
+    success_return=475.0,  # Gymnasium's reward_threshold, here and below
+    budgets=_budgets(51_200),
+    dynamics=CartPole(),
+    physics=CartPole.physics,
+    hand_tuned=_zoo(
+        "CartPole-v1",
+        learning_rate=1e-3,  # lin_0.001
+        clip_range=0.2,  # lin_0.2
+        discount=0.98,
+        gae_lambda=0.8,
+        update_epochs=20,
+        minibatches=2,  # batch_size 256
+    ),
+    summary="balance a pole on a cart by pushing the cart left or right",
+)
+
+_ACROBOT = Task(
+    id="classic/acrobot",
+    observation_size=6,
+    discrete=True,
+    action_count=3,
+    max_episode_steps=500,
+    anchors=Anchors(-500.0, -65.0, f"the time limit, and a little above the best of {BENCHMARK} (QR-DQN -69)"),
+    success_return=-100.0,
+    budgets=_budgets(102_400),
+    dynamics=Acrobot(),
+    physics=Acrobot.physics,
+    hand_tuned=_zoo("Acrobot-v1", gae_lambda=0.94, update_epochs=4),
+    summary="swing a two-link arm up by torque on its middle joint, in as few steps as possible",
+)
+
+_MOUNTAINCAR = Task(
+    id="classic/mountaincar",
+    observation_size=2,
+    discrete=True,
+    action_count=3,
+    max_episode_steps=200,
+    anchors=Anchors(-200.0, -95.0, f"the time limit, and a little above the best of {BENCHMARK} (DQN -101)"),
+    success_return=-110.0,
+    budgets=_budgets(102_400),
+    dynamics=MountainCar(),
+    physics=MountainCar.physics,
+    hand_tuned=_zoo("MountainCar-v0", gae_lambda=0.98, update_epochs=4),
+    summary="drive a car that is too weak for the hill up to the goal by swinging, in as few steps as possible",
+)
+
+_MOUNTAINCAR_CONTINUOUS = Task(
+    id="classic/mountaincar-continuous",
+    observation_size=2,
+    discrete=False,
+    action_count=1,
+    max_episode_steps=999,
+    anchors=Anchors(0.0, 93.0, f"never pushing, and TD3 in {BENCHMARK} (93.5)"),
+    success_return=90.0,
+    budgets=_budgets(102_400),
+    dynamics=MountainCarContinuous(),
+    physics=MountainCarContinuous.physics,
+    hand_tuned=_zoo(
+        "MountainCarContinuous-v0",
+        learning_rate=7.77e-5,
+        entropy_coefficient=0.00429,
+        value_coefficient=0.19,
+        clip_range=0.1,
+        discount=0.9999,
+        gae_lambda=0.9,
+        max_gradient_norm=5.0,
+        minibatches=2,  # batch_size 256, although the Zoo's rollout has 8 steps only
+    ),
+    summary="drive a car that is too weak for the hill up to the goal by swinging, with little force",
+)
+
+_PENDULUM = Task(
+    id="classic/pendulum",
+    observation_size=3,
+    discrete=False,
+    action_count=1,
+    max_episode_steps=200,
+    anchors=Anchors(-1500.0, -150.0, f"a little below a random policy, and the best of {BENCHMARK} (TD3 -152)"),
+    success_return=None,  # Gymnasium gives no threshold
+    budgets=_budgets(102_400),
+    dynamics=Pendulum(),
+    physics=Pendulum.physics,
+    hand_tuned=_zoo("Pendulum-v1", learning_rate=1e-3, discount=0.9),
+    action_low=-2.0,
+    action_high=2.0,
+    summary="swing a pendulum up and hold it upright with little torque",
+)
+
+TASKS: Mapping[str, Task] = {
+    task.id.partition("/")[2]: task for task in (_CARTPOLE, _ACROBOT, _MOUNTAINCAR, _MOUNTAINCAR_CONTINUOUS, _PENDULUM)
+}
