@@ -193,6 +193,17 @@ class Population(ABC):
         exact = np.array([item.canonical(float(value)) for value in row])
         self.state["hyperparameters"][:, column] = torch.from_numpy(exact).to(self.device)
 
+    def set_table(self, values: Floats) -> None:
+        """Set all hyperparameters at once: canonical values, float64 ``[members, hyperparameters]``.
+
+        Raises:
+            InvalidConfiguration: if a value is outside its bounds or NaN.
+        """
+        low, high = (np.array([getattr(item, end) for item in self.hyperparameters.values()]) for end in ("low", "high"))
+        if not ((values >= low) & (values <= high)).all():
+            raise InvalidConfiguration(f"values outside their bounds: {values.tolist()}")
+        self.state["hyperparameters"].copy_(torch.from_numpy(np.ascontiguousarray(values)))
+
     def train(self, rollouts: int) -> dict[str, Floats]:
         """Train every member for a segment of that many rollouts.
 
