@@ -73,7 +73,7 @@ def test_every_hyperparameter_acts(task_id: str) -> None:
     forks = base.fork([0] * (len(names) + 1))
     for member, name in enumerate(names):
         values = forks.values()[name]
-        values[member], _ = base.hyperparameters[name].multiply(values[member], 0.5)
+        values[member], _ = base.hyperparameters[name].multiply(values[member], 2.0)
         forks.set_values(name, values)
     forks.train(2)
     for member, name in enumerate(names):
