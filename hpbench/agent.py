@@ -94,8 +94,8 @@ def make_agent(agent: Any, **arguments: Any) -> Agent | BatchAgent:
     """An agent from whatever names one.
 
     Args:
-        agent: a registered name (``cosine-decay``), an import path (``my_package.my_module:MyAgent``), a class or factory,
-            or a finished agent.
+        agent: a registered name (``cosine-decay``), an import path (``my_package.my_module:MyAgent``), a class or
+            factory, or a finished agent.
         **arguments: for the class or factory.
 
     Raises:
@@ -104,13 +104,11 @@ def make_agent(agent: Any, **arguments: Any) -> Agent | BatchAgent:
     """
     found = AGENTS.load(agent) if isinstance(agent, str) else agent
     label = repr(agent) if isinstance(agent, str) else getattr(found, "__name__", type(found).__name__)
-    if isinstance(found, type) or not _is_agent(found):
-        if not callable(found):
-            raise InvalidConfiguration(f"{label} is not an agent: it needs reset(spec, seed) and act(observation)")
+    if inspect.isroutine(found) or isinstance(found, type):
         try:
             inspect.signature(found).bind(**arguments)
-        except TypeError as error:
-            raise InvalidConfiguration(f"agent {label}: {error}; it takes {inspect.signature(found)}") from error
+        except (TypeError, ValueError) as error:
+            raise InvalidConfiguration(f"agent {label}: {error}") from error
         found = found(**arguments)
     elif arguments:
         raise InvalidConfiguration(f"agent {label} is already made: it takes no arguments, got {sorted(arguments)}")

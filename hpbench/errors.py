@@ -20,6 +20,8 @@ class UnknownName(HPBenchError, KeyError):
         near = difflib.get_close_matches(str(name), self.known, n=3, cutoff=0.5)
         if near:
             hint = f"Did you mean {' or '.join(repr(n) for n in near)}?"
+        elif not self.known:
+            hint = "None is registered."
         else:
             shown = ", ".join(self.known[:12])
             more = len(self.known) - 12

@@ -46,7 +46,8 @@ class Hyperparameter:
         meaning: one line for humans and language models.
 
     Raises:
-        InvalidConfiguration: if the bounds do not fit the scale, or the default is not a canonical value inside them.
+        InvalidConfiguration: if the bounds do not fit the scale, the default lies outside, or one of the three has more digits
+            than values keep.
     """
 
     name: str
@@ -61,6 +62,8 @@ class Hyperparameter:
     def __post_init__(self) -> None:
         if not -math.inf < self.low < self.high < math.inf:
             raise InvalidConfiguration(f"{self.name}: low {self.low} must be below high {self.high}, both finite")
+        if self.integer and self.scale == "log1m":
+            raise InvalidConfiguration(f"{self.name}: a log(1-x) scale has no whole numbers to offer")
         if self.integer and not (float(self.low).is_integer() and float(self.high).is_integer()):
             raise InvalidConfiguration(f"{self.name}: whole numbers need whole bounds, got [{self.low}, {self.high}]")
         if self.scale == "log" and self.low <= 0:
@@ -69,9 +72,10 @@ class Hyperparameter:
             raise InvalidConfiguration(f"{self.name}: a log(1-x) scale needs high < 1, got {self.high}")
         if not self.low <= self.default <= self.high:
             raise InvalidConfiguration(f"{self.name}: default {self.default} outside [{self.low}, {self.high}]")
-        if self.canonical(self.default) != self.default:
-            near = self.canonical(self.default)
-            raise InvalidConfiguration(f"{self.name}: default {self.default} is not canonical, {near} is")
+        for value in (self.low, self.high, self.default):
+            if self._quantise(value) != value:
+                near = self._quantise(value)
+                raise InvalidConfiguration(f"{self.name}: {value} has too many digits, {near} is the nearest value")
 
     def _forward(self, value: float) -> float:
         """Monotone increasing in ``value``."""
@@ -90,13 +94,14 @@ class Hyperparameter:
         return min(max(self._quantise(min(max(value, self.low), self.high)), self.low), self.high)
 
     def _quantise(self, value: float) -> float:
-        """Five digits, or whole; bounds are not looked at."""
+        """Five digits, and whole if integer; bounds are not looked at."""
         if math.isnan(value):
             raise InvalidConfiguration(f"{self.name}: NaN is not a value")
         if self.integer:
-            return float(math.floor(value + 0.5))
+            value = float(math.floor(value + 0.5))
         if self.scale == "linear":
-            return round(value, DIGITS - math.floor(math.log10(self.high - self.low))) + 0.0  # no -0.0
+            decimals = DIGITS - math.floor(math.log10(self.high - self.low))
+            return round(value, decimals) + 0.0  # no -0.0
         if self.scale == "log":
             return _significant(value)
         # 1 - 0.01 is 0.99 only after the decimal noise is gone.

@@ -17,19 +17,20 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hpbench.tasks.base import COMMON_PHYSICS, MAX_DELAY
+from hpbench.tasks.base import COMMON_PHYSICS
 
 Range = tuple[float, float]
 Stepped = tuple[Tensor, Tensor, Tensor]
 
 
-def _common_variation(noise: float) -> dict[str, Range]:
+def _common_variation(noise: float, delay: int) -> dict[str, Range]:
     """How far ``COMMON_PHYSICS`` vary.
 
     Args:
-        noise: the largest standard deviation, about 5 % of the spread of the observation's narrowest component.
+        noise: the largest standard deviation, about 5 % of the range that the narrowest component moves in.
+        delay: the longest action delay in steps, at most ``MAX_DELAY``.
     """
-    return {"reward_scale": (0.1, 10.0), "observation_noise": (0.0, noise), "action_delay": (0.0, MAX_DELAY - 1.0)}
+    return {"reward_scale": (0.1, 10.0), "observation_noise": (0.0, noise), "action_delay": (0.0, delay)}
 
 
 def _columns(physics: Tensor) -> tuple[Tensor, ...]:
@@ -55,7 +56,7 @@ class CartPole:
         "force": 10.0,
     }
     variation: ClassVar[Mapping[str, Range]] = {
-        **_common_variation(noise=0.01),
+        **_common_variation(noise=0.01, delay=2),
         "gravity": (0.6, 1.5),
         "cart_mass": (0.7, 1.5),
         "pole_mass": (0.4, 2.5),
@@ -120,15 +121,15 @@ class Acrobot:
         "torque": 1.0,
     }
     variation: ClassVar[Mapping[str, Range]] = {
-        **_common_variation(noise=0.03),
-        "gravity": (0.75, 1.25),
-        "link_1_mass": (0.75, 1.25),
-        "link_2_mass": (0.75, 1.25),
-        "link_1_length": (0.8, 1.25),
-        "link_1_center": (0.8, 1.25),
-        "link_2_center": (0.8, 1.25),
-        "inertia": (0.75, 1.25),
-        "torque": (0.8, 1.5),
+        **_common_variation(noise=0.03, delay=2),
+        "gravity": (0.7, 1.1),
+        "link_1_mass": (0.7, 1.15),
+        "link_2_mass": (0.7, 1.15),
+        "link_1_length": (0.8, 1.1),
+        "link_1_center": (0.8, 1.15),
+        "link_2_center": (0.8, 1.15),
+        "inertia": (0.7, 1.15),
+        "torque": (0.9, 1.5),
     }
     state_size: ClassVar[int] = 4
     reset_draws: ClassVar[int] = 4
@@ -197,7 +198,7 @@ class MountainCar:
     native: ClassVar[str] = "mountaincar"
     physics: ClassVar[Mapping[str, float]] = {**COMMON_PHYSICS, "gravity": 0.0025, "force": 0.001, "max_speed": 0.07}
     variation: ClassVar[Mapping[str, Range]] = {
-        **_common_variation(noise=0.002),
+        **_common_variation(noise=0.002, delay=3),
         "gravity": (0.8, 1.15),
         "force": (0.9, 1.4),
         "max_speed": (0.8, 1.25),
@@ -280,7 +281,7 @@ class Pendulum:
     native: ClassVar[str] = "pendulum"
     physics: ClassVar[Mapping[str, float]] = {**COMMON_PHYSICS, "gravity": 10.0, "mass": 1.0, "length": 1.0}
     variation: ClassVar[Mapping[str, Range]] = {
-        **_common_variation(noise=0.05),
+        **_common_variation(noise=0.05, delay=3),
         "gravity": (0.7, 1.15),
         "mass": (0.75, 1.15),
         "length": (0.75, 1.15),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpbench import learners
 from hpbench.errors import InvalidConfiguration, UnknownName
 from hpbench.hyperparameter import DELTA_FACTOR, KEEP, MULTIPLIERS, Hyperparameter, HyperparameterSpace
 
@@ -20,7 +21,9 @@ FEW = Hyperparameter("few", 1, 4, 2, integer=True)
 CENTRED = Hyperparameter("centred", -2.0, 3.0, 0.5)
 LONG = Hyperparameter("long", 0.0, 0.999999, 0.5, scale="log1m")
 WIDE = Hyperparameter("wide", 1e-10, 1e4, 1.0, scale="log")
-ITEMS = [LEARNING_RATE, DISCOUNT, COEFFICIENT, EPOCHS, FEW, CENTRED, LONG, WIDE]
+INVENTED = [LEARNING_RATE, DISCOUNT, COEFFICIENT, EPOCHS, FEW, CENTRED, LONG, WIDE]
+REAL = [item for name in learners.LEARNERS for item in learners.make(name).hyperparameters.values()]
+ITEMS = [*INVENTED, *REAL]
 
 
 def drawn_item(draw: st.DrawFn) -> Hyperparameter:

@@ -1,0 +1,153 @@
+"""Speed of the inner loop, side by side with Stable-Baselines3 in one run.
+
+    python benchmarks/speed.py            # about 15 minutes
+    python benchmarks/speed.py --quick    # tiny sizes, to see that it works
+
+CartPole-v1, 64-64 tanh networks (actor and critic apart), 4 epochs x 4 minibatches, two rollout shapes: 4
+environments x 128 steps and 64 x 32. Subjects: Stable-Baselines3, and our PPO with both engines at 1, 10 and 64
+members on one thread, and 64 members on two. Each subject lives in a process of its own with that many threads. They
+are measured in turn, round after round (A B C A B C), so that a slow moment of the machine meets all of them; what is
+reported is the median over rounds, and the median of the round-wise ratios to Stable-Baselines3. Start-up
+(construction, compilation, first rollout) is reported apart.
+
+Needs the extra ``sb3``: pip install "hpbench[sb3]"
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import RESULTS, Grid, Worker, serve, thousands, write_results
+
+SHAPES = ((4, 128), (64, 32))
+PEER = "sb3"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: ``engine`` is ``sb3``, ``native`` or ``torch``."""
+
+    engine: str
+    members: int
+    threads: int
+    num_envs: int
+    num_steps: int
+
+    @property
+    def label(self) -> str:
+        """For tables."""
+        if self.engine == PEER:
+            return "Stable-Baselines3"
+        plural = "s" if self.members > 1 else ""
+        threads = f", {self.threads} threads" if self.threads > 1 else ""
+        return f"hpbench {self.engine}, {self.members} member{plural}{threads}"
+
+
+def subjects(shape: tuple[int, int], engines: Sequence[str], members: Sequence[int]) -> list[Subject]:
+    """The peer first, then ours; the largest population also on two threads."""
+    ours = [Subject(engine, count, 1, *shape) for engine in engines for count in members]
+    parallel = [Subject(engine, max(members), 2, *shape) for engine in engines]
+    return [Subject(PEER, 1, 1, *shape), *ours, *parallel]
+
+
+def work(subject: Subject) -> None:
+    """The measured process: builds the trainer, then trains as asked."""
+    import torch
+    from subjects import WORKLOAD, Ours, Peer, Setting, Trainer
+
+    torch.set_num_threads(subject.threads)
+    setting = Setting("classic/cartpole", subject.num_envs, subject.num_steps, WORKLOAD)
+    started = time.perf_counter()
+    trainer: Trainer
+    if subject.engine == PEER:
+        trainer = Peer(setting, seed=0)
+    else:
+        trainer = Ours(setting, range(subject.members), subject.engine, subject.threads)
+    trainer.train(1)
+    startup = time.perf_counter() - started
+
+    def answer(request: dict[str, Any]) -> Mapping[str, Any]:
+        if "rollouts" not in request:
+            return {"startup": startup}
+        begin = time.perf_counter()
+        trainer.train(request["rollouts"])
+        seconds = time.perf_counter() - begin
+        return {"rate": request["rollouts"] * trainer.steps_per_rollout * trainer.members / seconds, "seconds": seconds}
+
+    serve(answer)
+
+
+def measure(everyone: Sequence[Subject], rounds: int, seconds: float) -> list[dict[str, Any]]:
+    """Rates of all subjects of one shape: one dictionary each, with environment steps per second of every round."""
+    with ExitStack() as stack:
+        workers, rollouts, results = [], [], []
+        for subject in everyone:
+            worker = stack.enter_context(Worker(__file__, asdict(subject), subject.threads))
+            startup = worker.ask()["startup"]
+            once = worker.ask(rollouts=1)["seconds"]
+            rollouts.append(max(1, round(seconds / once)))
+            workers.append(worker)
+            results.append({**asdict(subject), "label": subject.label, "startup_seconds": startup, "rates": []})
+        for _ in range(rounds):
+            for worker, count, result in zip(workers, rollouts, results, strict=True):
+                result["rates"].append(worker.ask(rollouts=count)["rate"])
+    reference = results[0]["rates"]
+    for result in results:
+        result["median_rate"] = statistics.median(result["rates"])
+        result["ratio_to_sb3"] = statistics.median(a / b for a, b in zip(result["rates"], reference, strict=True))
+        result["startup_seconds"] = round(result["startup_seconds"], 3)
+        result["rates"] = [round(rate, 1) for rate in result["rates"]]
+    return results
+
+
+def grid(shape: tuple[int, int], results: Sequence[Mapping[str, Any]]) -> Grid:
+    """The table of one shape."""
+    rows = []
+    for result in results:
+        spread = f"{thousands(min(result['rates']))} - {thousands(max(result['rates']))}"
+        rate, ratio = thousands(result["median_rate"]), f"{result['ratio_to_sb3']:.1f}x"
+        rows.append([result["label"], rate, spread, ratio, f"{result['startup_seconds']:.2f}"])
+    title = f"CartPole-v1, {shape[0]} environments x {shape[1]} steps"
+    return Grid(title, ("subject", "steps/s (median)", "range", "ratio to SB3", "start-up, s"), rows)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that everything runs, measures nothing")
+    parser.add_argument("--rounds", type=int, default=7, help="how often every subject is measured (default 7)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of one measurement (default 2)")
+    parser.add_argument("--engines", nargs="+", default=["native", "torch"], choices=["native", "torch"])
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for speed.json and speed.md")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker is not None:
+        work(Subject(**json.loads(options.worker)))
+        return
+    shapes: Sequence[tuple[int, int]] = SHAPES
+    members: Sequence[int] = (1, 10, 64)
+    if options.quick:
+        shapes, members, options.rounds, options.seconds = ((2, 16),), (1, 2), 2, 0.01
+    measured = {
+        shape: measure(subjects(shape, options.engines, members), options.rounds, options.seconds) for shape in shapes
+    }
+    grids = [grid(shape, results) for shape, results in measured.items()]
+    data = {"rounds": options.rounds, "results": [result for results in measured.values() for result in results]}
+    notes = (
+        f"Environment steps per second of all members together. Medians of {options.rounds} rounds in which all "
+        "subjects took turns; the ratio is the median of the round-wise ratios. Start-up is construction and the first "
+        "rollout in a fresh process. Nothing is compiled at run time: the native engine is built at installation."
+    )
+    write_results(options.out, "speed", "python benchmarks/speed.py", data, grids, notes)
+
+
+if __name__ == "__main__":
+    main()

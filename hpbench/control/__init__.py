@@ -1,0 +1,1 @@
+"""Meta-environments: a whole training run as one episode, its hyperparameters as the action."""

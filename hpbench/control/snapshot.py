@@ -1,0 +1,86 @@
+"""Exact copies of running meta-episodes, in memory and in files."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hpbench.errors import SnapshotError
+from hpbench.learners.population import Snapshot
+
+FORMAT = 1
+
+_HISTORY, _STATE = "history/", "state/"
+
+
+@dataclass(frozen=True)
+class EpisodeSnapshot:
+    """Everything that a batch of meta-episodes is. It can be restored any number of times.
+
+    Args:
+        options: :meth:`~hpbench.control.options.EnvOptions.to_dict` of the batch.
+        seeds: one per member.
+        feedback: the members' feedback lines.
+        history: arrays of :class:`~hpbench.control.history.History` by field.
+        population: of the inner learners.
+    """
+
+    options: Mapping[str, Any]
+    seeds: tuple[int, ...]
+    feedback: tuple[str, ...]
+    history: Mapping[str, NDArray[Any]]
+    population: Snapshot
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write an ``.npz`` file of plain arrays and one JSON header; no pickled objects."""
+        header = {
+            "format": FORMAT,
+            "options": dict(self.options),
+            "seeds": self.seeds,
+            "feedback": self.feedback,
+            "learner": self.population.learner,
+            "config": dict(self.population.config),
+            "tasks": self.population.tasks,
+        }
+        arrays = {_HISTORY + name: array for name, array in self.history.items()}
+        arrays |= {_STATE + name: tensor.cpu().numpy() for name, tensor in self.population.state.items()}
+        with open(path, "wb") as file:
+            np.savez(file, allow_pickle=False, header=np.array(json.dumps(header)), **arrays)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> EpisodeSnapshot:
+        """Read a file written by :meth:`save`. Safe on files of unknown origin: nothing in it is executed.
+
+        Raises:
+            FileNotFoundError: if there is no file.
+            SnapshotError: if the file is damaged, not such a snapshot, or of another format.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            header = json.loads(str(arrays.pop("header")))
+            if header["format"] != FORMAT:
+                raise SnapshotError(f"{path}: format {header['format']}, this version reads {FORMAT}")
+            state = {
+                name.removeprefix(_STATE): torch.from_numpy(array)
+                for name, array in arrays.items()
+                if name.startswith(_STATE)
+            }
+            history = {name.removeprefix(_HISTORY): a for name, a in arrays.items() if name.startswith(_HISTORY)}
+            population = Snapshot(
+                str(header["learner"]), dict(header["config"]), tuple(map(str, header["tasks"])), state
+            )
+            seeds, feedback = tuple(map(int, header["seeds"])), tuple(map(str, header["feedback"]))
+            return cls(dict(header["options"]), seeds, feedback, history, population)
+        except (FileNotFoundError, SnapshotError):
+            raise
+        except (OSError, EOFError, KeyError, TypeError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+            raise SnapshotError(f"{path} is not a readable snapshot: {error}") from error

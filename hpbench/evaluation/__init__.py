@@ -1,0 +1,1 @@
+"""Evaluation: suites, the runner, records, metrics, statistics, reports."""

@@ -1,0 +1,1 @@
+"""Frozen suites as data: one TOML file each, named after the suite."""

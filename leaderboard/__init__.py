@@ -1,0 +1,1 @@
+"""The leaderboard server. Nothing is here yet."""
