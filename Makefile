@@ -3,28 +3,29 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+RESULTS ?= results
 BIN := $(VENV)/bin
 SOURCES := hpbench agents leaderboard
-RESULTS ?= results
 
-# The tests run against the installed wheel: the working folder must not be on sys.path, and one process per core needs one
-# thread per process.
-TEST_ENV := CI=1 PYTHONSAFEPATH=1 OMP_NUM_THREADS=1 MPLBACKEND=Agg
+# setuptools keeps what it has built, and would put files that are gone by now into the next wheel.
+INSTALL = rm -rf build && $(BIN)/pip --disable-pip-version-check install -c constraints.txt
+
+# One thread per process, as there is one process per core.
+TEST_ENVIRONMENT := CI=1 OMP_NUM_THREADS=1 MPLBACKEND=Agg
 
 .PHONY: quickstart test lint benchmark clean
 
 quickstart: $(BIN)/python
-	rm -rf build
-	$(BIN)/pip install -c constraints.txt .
+	$(INSTALL) .
 	$(BIN)/hpbench run --suite quick-v0 --output $(RESULTS)
 	$(BIN)/hpbench report --results $(RESULTS)/quick-v0
 
 test: $(BIN)/python
-	rm -rf build
-	$(BIN)/pip install -q -c constraints.txt ".[dev]"
+	$(INSTALL) --quiet ".[dev]"
 	$(BIN)/pip check
 	$(MAKE) --no-print-directory lint
-	$(TEST_ENV) $(BIN)/pytest -n 2
+	# From their own folder, so that what they import is the installed package and not the sources beside them.
+	cd tests && $(TEST_ENVIRONMENT) $(abspath $(BIN))/pytest -n 2
 
 lint:
 	$(BIN)/ruff check .
@@ -33,15 +34,16 @@ lint:
 	$(BIN)/lint-imports --no-cache
 
 benchmark: $(BIN)/python
-	rm -rf build
-	$(BIN)/pip install -c constraints.txt ".[sb3]"
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed.py
+	$(INSTALL) ".[sb3]"
+	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/dynamic_protocol.py
+	$(BIN)/python benchmarks/overhead.py
 
 clean:
-	rm -rf build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find $(SOURCES) tests -name __pycache__ -prune -exec rm -rf {} +
 	find $(SOURCES) -name '*.so' -delete
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] < (3, 13); sys.exit(None if ok else "HPBench needs Python 3.11 or 3.12: make ... PYTHON=python3.11")'
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] < (3, 13) else "HPBench needs Python 3.11 or 3.12. Try: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)

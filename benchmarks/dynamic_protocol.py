@@ -28,7 +28,7 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 import torch
-from harness import RESULTS, Grid, Worker, serve, thousands, write_results
+from harness import RESULTS, Answer, Grid, Worker, serve, thousands, write_results
 from subjects import WORKLOAD, Ours, Peer, Setting, Trainer
 
 from hpbench.learners.ppo import HYPERPARAMETERS
@@ -136,9 +136,8 @@ def start(subject: Subject, protocol: DynamicProtocol) -> Run:
     return TrainerRun(Ours(setting, range(subject.members), subject.kind), protocol.rollouts)
 
 
-def work(subject: Subject, protocol: DynamicProtocol) -> None:
-    """The measured process."""
-    torch.set_num_threads(1)
+def answers(subject: Subject, protocol: DynamicProtocol) -> Answer:
+    """Does a whole run whenever asked."""
 
     def answer(request: dict[str, Any]) -> Mapping[str, Any]:
         run = start(subject, protocol)
@@ -147,7 +146,7 @@ def work(subject: Subject, protocol: DynamicProtocol) -> None:
             run.decide(protocol.values(decision) if request["change"] else {})
         return {"rate": protocol.steps * subject.members / (time.perf_counter() - begin)}
 
-    serve(answer)
+    return answer
 
 
 def measure(everyone: Sequence[Subject], protocol: DynamicProtocol, rounds: int) -> list[dict[str, Any]]:
@@ -181,6 +180,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that everything runs, measures nothing")
     parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (default 5)")
+    parser.add_argument("--engines", nargs="+", default=["native", "torch"], choices=["native", "torch"])
     parser.add_argument(
         "--out", type=Path, default=RESULTS, help="folder for dynamic_protocol.json and dynamic_protocol.md"
     )
@@ -189,19 +189,14 @@ def main() -> None:
     if options.worker is not None:
         described = json.loads(options.worker)
         protocol = DynamicProtocol(**described.pop("protocol"))
-        work(Subject(**described), protocol)
+        torch.set_num_threads(1)
+        serve(answers(Subject(**described), protocol))
         return
     many, protocol = 64, DynamicProtocol()
     if options.quick:
         many, protocol, options.rounds = 2, DynamicProtocol(decisions=2, rollouts=1, num_envs=2, num_steps=16), 2
-    everyone = [
-        Subject(PEER),
-        Subject("native"),
-        Subject("native", many),
-        Subject("torch"),
-        Subject("torch", many),
-        Subject(ENVIRONMENT),
-    ]
+    ours = [Subject(engine, members) for engine in options.engines for members in (1, many)]
+    everyone = [Subject(PEER), *ours, Subject(ENVIRONMENT)]
     results = measure(everyone, protocol, options.rounds)
     rows = [
         [

@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -86,10 +87,13 @@ class Worker:
         return answer
 
     def close(self) -> None:
-        """End the process."""
+        """End the process: its standard input ends, and so does its loop."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        assert self._process.stdout is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.wait(timeout=60)
+        self._process.stdout.close()
 
     def __enter__(self) -> Self:
         return self
@@ -97,10 +101,16 @@ class Worker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._process.kill() if error is not None else self.close()
+        if error is not None:
+            self._process.kill()
+        self.close()
 
 
-def serve(answer: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
+Answer = Callable[[dict[str, Any]], Mapping[str, Any]]
+"""From a request to its answer, both plain JSON values."""
+
+
+def serve(answer: Answer) -> None:
     """The worker's side: answer requests until standard input ends."""
     for line in sys.stdin:
         print(json.dumps(dict(answer(json.loads(line)))), flush=True)

@@ -23,14 +23,14 @@ import json
 import multiprocessing
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from harness import RESULTS, Grid, write_results
+from harness import RESULTS, Grid, machine, write_results
 from numpy.typing import NDArray
 from scipy import stats
 from subjects import Ours, Peer, Setting
@@ -56,7 +56,7 @@ class Problem:
     rollouts: int
     every: int
     """Rollouts between two checkpoints."""
-    episodes: int = 100
+    episodes: int = 30
     values: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -73,8 +73,8 @@ class Problem:
 PROBLEMS = (
     Problem("cartpole", "classic/cartpole", 8, 64, rollouts=195, every=13),
     Problem("acrobot", "classic/acrobot", 8, 64, rollouts=195, every=13),
-    # The library defaults learn next to nothing here in this budget, on either side. Discount 0.9, 1e-3 and 10 epochs of 64
-    # are what RL Baselines3 Zoo uses for Pendulum (there with state-dependent exploration, which ours does not have).
+    # The library defaults learn next to nothing here in this budget, on either side. Discount 0.9, 1e-3 and 10 epochs
+    # of 64 are RL Baselines3 Zoo's values for Pendulum (there with state-dependent exploration, which ours has not).
     Problem(
         "pendulum",
         "classic/pendulum",
@@ -93,9 +93,10 @@ def curves_of(
     """Mean evaluation return at every checkpoint, seed by seed as they are done."""
     if subject == SB3:
         context = multiprocessing.get_context("spawn")
-        with context.Pool(processes, initializer=_one_thread) as pool:
-            yield from pool.imap_unordered(partial(_peer_curve, problem), seeds)
-    elif seeds:
+        with ProcessPoolExecutor(processes, context, initializer=_one_thread) as pool:
+            for done in as_completed([pool.submit(_peer_curve, problem, seed) for seed in seeds]):
+                yield done.result()
+    else:
         _one_thread()
         yield from zip(seeds, _our_curves(problem, seeds, subject), strict=True)
 
@@ -138,7 +139,8 @@ class Curves:
     def add(self, seed: int, curve: Sequence[float]) -> None:
         """Keep one curve. The file is replaced as a whole, so a killed run leaves no half of one."""
         self.by_seed[seed] = [round(value, 3) for value in curve]
-        document = {"setting": self._setting, "curves": dict(sorted(self.by_seed.items()))}
+        curves = dict(sorted(self.by_seed.items()))
+        document = {"setting": self._setting, "machine": machine(), "curves": curves}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         partial_path = self._path.with_suffix(".partial")
         partial_path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
@@ -267,9 +269,10 @@ def report(folder: Path, problems: Sequence[Problem], tables: Mapping[str, Mappi
         for problem in problems
     }
     notes = (
-        "Mean return of 100 fresh episodes under the stochastic policy at every checkpoint, with the same settings and "
+        "Mean return of 30 fresh episodes under the stochastic policy at every checkpoint, with the same settings and "
         f"the same number of seeds on both sides. `area`: mean over checkpoints. `final`: mean of the last {LAST}. "
-        "`worse` or `better` where the interval excludes 0.\n\n![Learning curves](learning_parity.svg)"
+        "`worse` or `better` where the interval excludes 0. Each file in "
+        "`curves/` names the machine and the versions that it was computed with.\n\n![Learning curves](learning_parity.svg)"
     )
     write_results(folder, "learning_parity", "python benchmarks/learning_parity.py", data, grids, notes)
     draw(folder, problems, tables)
@@ -297,6 +300,8 @@ def main() -> None:
         stores = {subject: Curves(options.out / "curves", subject, problem) for subject in SUBJECTS}
         for subject in options.subjects:
             missing = [seed for seed in seeds if seed not in stores[subject].by_seed]
+            if not missing:
+                continue
             for seed, curve in curves_of(subject, problem, missing, options.processes):
                 stores[subject].add(seed, curve)
                 print(f"{problem.name}: {LABELS[subject]}, seed {seed}: final return {curve[-1]:.1f}", flush=True)

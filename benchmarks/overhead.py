@@ -31,8 +31,8 @@ from harness import RESULTS, Grid, write_results
 from subjects import WORKLOAD
 
 import hpbench  # registers the ids
-from hpbench.learners.ppo import HYPERPARAMETERS
 from hpbench.learners.population import Population
+from hpbench.learners.ppo import HYPERPARAMETERS
 
 CONFIG = {"num_envs": 4, "num_steps": 125}
 PARTS = ("train", "evaluate", "digests")
@@ -176,9 +176,9 @@ def main() -> None:
         "meta-layer / training",
     )
     notes = (
-        f"Medians over {decisions} decisions of {steps:,} environment steps, one thread. 4 x 4: 4 epochs of 4 minibatches; "
-        "the library defaults take several times as many optimiser steps. The runner's row is the mean per decision of all "
-        "its members together, with construction, agent, trace and record."
+        f"Medians over {decisions} decisions of {steps:,} environment steps, one thread. 4 x 4: 4 epochs of 4 "
+        "minibatches; the library defaults take several times as many optimiser steps. The runner's row is the mean "
+        "per decision of all its members together, with construction, agent, trace and record."
     )
     title = "Meta-layer overhead per decision"
     write_results(

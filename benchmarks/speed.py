@@ -25,7 +25,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import RESULTS, Grid, Worker, serve, thousands, write_results
+import torch
+from harness import RESULTS, Answer, Grid, Worker, serve, thousands, write_results
 
 SHAPES = ((4, 128), (64, 32))
 PEER = "sb3"
@@ -58,12 +59,10 @@ def subjects(shape: tuple[int, int], engines: Sequence[str], members: Sequence[i
     return [Subject(PEER, 1, 1, *shape), *ours, *parallel]
 
 
-def work(subject: Subject) -> None:
-    """The measured process: builds the trainer, then trains as asked."""
-    import torch
+def answers(subject: Subject) -> Answer:
+    """Builds the trainer; what comes back trains as asked."""
     from subjects import WORKLOAD, Ours, Peer, Setting, Trainer
 
-    torch.set_num_threads(subject.threads)
     setting = Setting("classic/cartpole", subject.num_envs, subject.num_steps, WORKLOAD)
     started = time.perf_counter()
     trainer: Trainer
@@ -82,7 +81,7 @@ def work(subject: Subject) -> None:
         seconds = time.perf_counter() - begin
         return {"rate": request["rollouts"] * trainer.steps_per_rollout * trainer.members / seconds, "seconds": seconds}
 
-    serve(answer)
+    return answer
 
 
 def measure(everyone: Sequence[Subject], rounds: int, seconds: float) -> list[dict[str, Any]]:
@@ -130,7 +129,9 @@ def main() -> None:
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker is not None:
-        work(Subject(**json.loads(options.worker)))
+        subject = Subject(**json.loads(options.worker))
+        torch.set_num_threads(subject.threads)
+        serve(answers(subject))
         return
     shapes: Sequence[tuple[int, int]] = SHAPES
     members: Sequence[int] = (1, 10, 64)

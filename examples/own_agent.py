@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import hpbench
+from hpbench.evaluation.tables import ranking
 
 
 class Sprinter:
@@ -31,4 +32,4 @@ class Sprinter:
 
 if __name__ == "__main__":
     results = hpbench.run([Sprinter(), "library-default"], suite="quick-v0")
-    print(results)
+    print(ranking(results).to_text())

@@ -1,8 +1,8 @@
 """Hyperparameters: bounds, scale, and the exact maps between value, unit scale and action.
 
-Values are kept to five digits: significant ones on the ``log`` scale, those of ``1 - x`` on ``log1m``, and decimals of the
-range on a linear scale. That makes the round trip value -> unit scale -> float32 action -> value exact, and keeps what is
-printed equal to what is used.
+Values are kept to five digits: significant ones on the ``log`` scale, those of ``1 - x`` on ``log1m``, and decimals of
+the range on a linear scale. That makes the round trip value -> unit scale -> float32 action -> value exact, and keeps
+what is printed equal to what is used.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Hyperparameter:
         meaning: one line for humans and language models.
 
     Raises:
-        InvalidConfiguration: if the bounds do not fit the scale, the default lies outside, or one of the three has more digits
-            than values keep.
+        InvalidConfiguration: if the bounds do not fit the scale, the default lies outside, or one of the three has more
+            digits than values keep.
     """
 
     name: str
@@ -142,10 +142,10 @@ class Hyperparameter:
         return self.multiply(value, DELTA_FACTOR**action)
 
     def multiply(self, value: float, factor: float) -> tuple[float, bool]:
-        """Scale the value up by ``factor`` in its own sense: on ``log1m``, factor 2 halves ``1 - x`` (a longer horizon).
+        """Scale the value up by ``factor`` in its own sense: on ``log1m``, factor 2 halves ``1 - x``, a longer horizon.
 
-        On a linear scale, a factor of 4 adds ``DELTA_LINEAR`` of the range and others in proportion to their logarithm. An
-        integer moves by at least one whole step once the factor is 1.25 or more (0.8 or less).
+        On a linear scale, a factor of 4 adds ``DELTA_LINEAR`` of the range and others in proportion to their logarithm.
+        An integer moves by at least one whole step once the factor is 1.25 or more (0.8 or less).
 
         Returns:
             The new value, and whether a bound cut the change short.

@@ -1,11 +1,13 @@
 """Named random streams, one set per member, as a counter-based generator.
 
-A stream is a 64-bit key and a call counter, both plain integers that live in the population's state, so that fork, copy,
-snapshot and restore carry the randomness along by indexing. Draw ``i`` of call ``c`` under key ``k`` is a pure function of
-``(k, c, i)``: a member's numbers do not depend on who shares its batch, on the order of the draws, or on the engine.
+A stream is a 64-bit key and a call counter, both plain integers that live in the population's state, so that fork,
+copy, snapshot and restore carry the randomness along by indexing. Draw ``i`` of call ``c`` under key ``k`` is a pure
+function of ``(k, c, i)``: a member's numbers do not depend on who shares its batch, on the order of the draws, or on
+the engine.
 
-The generator is Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011). The four
-counter words are (block low, block high, call low, call high), with ``block = i // 4`` and word ``i % 4`` of the output.
+The generator is Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011). The
+four counter words are (block low, block high, call low, call high), with ``block = i // 4`` and word ``i % 4`` of the
+output.
 """
 
 from __future__ import annotations

@@ -169,6 +169,11 @@ class HPControlEnv(gym.Env[Any, Any]):
         return self._running().texts()[0]
 
     @property
+    def batch(self) -> EpisodeBatch:
+        """The batch of one that runs the current meta-episode; its population is the learner itself."""
+        return self._running()
+
+    @property
     def agent_spec(self) -> AgentSpec:
         """What an agent is told about the current meta-episode."""
         return self._running().specs[0]
@@ -184,7 +189,10 @@ class HPControlEnv(gym.Env[Any, Any]):
         Raises:
             SnapshotError: if the snapshot is of an environment with other options.
         """
-        options = EnvOptions.parse(snapshot.options)
+        try:
+            options = EnvOptions.parse(snapshot.options)
+        except (UnknownName, InvalidConfiguration) as error:
+            raise SnapshotError(f"the snapshot has unusable options: {error}") from error
         if (
             dataclasses.replace(options, task=None) != dataclasses.replace(self.options, task=None)
             or len(snapshot.seeds) != 1

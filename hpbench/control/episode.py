@@ -116,10 +116,10 @@ class EpisodeBatch:
             self.population = self.setting.population()
         self._history = self._blank()
         self._feedback = [""] * self.members
-        rows = np.arange(self.members)
-        self.setting.features.record_values(self._history, rows, self._values())
-        self._evaluate(self._history, rows)
-        return self.observe(), self.infos()
+        rows, values = np.arange(self.members), self._values()
+        self.setting.features.record_values(self._history, rows, values)
+        self._evaluate(self._history, rows, np.full(self.members, np.nan))
+        return self._observe(values), self._infos(values)
 
     def step(self, actions: Sequence[Any]) -> BatchStep:
         """One decision: apply the actions, train one segment, evaluate.
@@ -145,38 +145,27 @@ class EpisodeBatch:
         before = history.scores[everyone, history.decision]
         history.decision[rows] += 1
         history.diverged |= self.population.diverged
-        self.setting.features.record_values(history, rows, self._values())
+        values = self._values()
+        self.setting.features.record_values(history, rows, values)
         self.setting.features.record_segment(history, rows, self._split_entropy(metrics))
-        self._evaluate(history, rows, before)
-        after = history.scores[everyone, history.decision]
+        after = self._evaluate(history, rows, before)
         unchanged = self._play(history, fork, before, after)
         earned = rewards(self.options.reward, before, after, unchanged, decisions, history.last_invalid)
         earned[~running] = 0.0
         truncated = (history.decision == decisions) & ~history.diverged
-        return BatchStep(self.observe(), earned, history.diverged.copy(), truncated, self.infos())
+        return BatchStep(self._observe(values), earned, history.diverged.copy(), truncated, self._infos(values))
 
     def observe(self) -> list[Any]:
         """The current observations, one per member."""
-        frame, snippet = self._frame()
-        if self.options.observation == "vector":
-            return list(frame.vector)
-        texts = self._render(frame, snippet)
-        if self.options.observation == "text":
-            return list(texts)
-        return [{"vector": vector, "text": text} for vector, text in zip(frame.vector, texts, strict=True)]
-
-    def texts(self) -> list[str]:
-        """The current text views, one per member, whatever the ``observation`` option is."""
-        return self._render(*self._frame())
+        return self._observe(self._values())
 
     def infos(self) -> list[Info]:
         """The current infos, one per member, each ``{"hpbench": {...}}`` of plain JSON values."""
-        history = self._running()
-        values, steps, digests = self._values().tolist(), self.population.steps.tolist(), self.population.digests()
-        ended = self._ended(history).tolist()
-        return [
-            {"hpbench": self._info(history, m, values[m], steps[m], digests[m], ended[m])} for m in range(self.members)
-        ]
+        return self._infos(self._values())
+
+    def texts(self) -> list[str]:
+        """The current text views, one per member, whatever the ``observation`` option is."""
+        return self._render(*self._frame(), self._values())
 
     # -- copies --------------------------------------------------------------------------------------------------------
 
@@ -261,12 +250,13 @@ class EpisodeBatch:
             return f"the last action was cut at the bounds of {', '.join(self._names[name] for name in update.clipped)}"
         return ""
 
-    def _evaluate(self, history: History, rows: NDArray[np.int64], before: Floats | None = None) -> None:
-        last = np.full(self.members, np.nan) if before is None else before
-        outcome = evaluate(self.population, self.plan.evaluation_episodes, last)
+    def _evaluate(self, history: History, rows: NDArray[np.int64], before: Floats) -> Floats:
+        """Play and record an evaluation of the members in ``rows``, and return the scores of all."""
+        outcome = evaluate(self.population, self.plan.evaluation_episodes, before)
         history.scores[rows, history.decision[rows]] = outcome.scores[rows]
         history.evaluation_return[rows] = outcome.returns[rows]
         history.evaluation_steps[rows] += outcome.steps[rows]
+        return outcome.scores
 
     def _play(self, history: History, fork: Counterfactual, before: Floats, after: Floats) -> Floats:
         """Scores without the update, and the account of the steps that this took."""
@@ -288,6 +278,15 @@ class EpisodeBatch:
 
     # -- views ---------------------------------------------------------------------------------------------------------
 
+    def _observe(self, values: Floats) -> list[Any]:
+        frame, snippet = self._frame()
+        if self.options.observation == "vector":
+            return list(frame.vector)
+        texts = self._render(frame, snippet, values)
+        if self.options.observation == "text":
+            return list(texts)
+        return [{"vector": vector, "text": text} for vector, text in zip(frame.vector, texts, strict=True)]
+
     def _frame(self) -> tuple[Frame, Snippet | None]:
         history = self._running()
         # Members of one batch start together, so either all or none have trained.
@@ -295,9 +294,18 @@ class EpisodeBatch:
         raw = self.setting.features.raw(history, self.plan.decisions, snippet)
         return self.setting.schema.encode(raw), snippet
 
-    def _render(self, frame: Frame, snippet: Snippet | None) -> list[str]:
+    def _render(self, frame: Frame, snippet: Snippet | None, values: Floats) -> list[str]:
         tasks = [task.id for task in self.setting.tasks]
-        return self.setting.view.render(frame, tasks, self._values(), snippet, self._feedback)
+        return self.setting.view.render(frame, tasks, values, snippet, self._feedback)
+
+    def _infos(self, values: Floats) -> list[Info]:
+        history = self._running()
+        steps, digests = self.population.steps.tolist(), self.population.digests()
+        ended = self._ended(history).tolist()
+        return [
+            {"hpbench": self._info(history, m, row, steps[m], digests[m], ended[m])}
+            for m, row in enumerate(values.tolist())
+        ]
 
     def _info(self, history: History, m: int, values: list[float], steps: int, digest: str, ended: bool) -> Info:
         decision = int(history.decision[m])

@@ -21,6 +21,7 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 _WINDOW = np.arange(UPDATES + 1)
+# Features that are computed one by one, in the order of FeatureBuilder.raw.
 _SINGLE = (
     "budget_fraction",
     "decisions_left",
@@ -32,7 +33,7 @@ _SINGLE = (
     "decisions_since_best",
     "action_invalid",
     "action_clipped",
-)  # as :meth:`FeatureBuilder.raw` lists them
+)
 _FROM_METRICS = ("return_mean", "return_sem", "episode_length", "success_rate")
 _METRIC_GROUPS = ("losses", "optimiser", "plasticity")
 
@@ -148,33 +149,39 @@ class FeatureBuilder:
     """
 
     def __init__(self, schema: Schema, anchors: list[Anchors]) -> None:
-        self._schema = schema
         self._low = np.array([a.low for a in anchors])
         self._range = np.array([a.high - a.low for a in anchors])
         self._unit = UnitScale(schema.hyperparameters)
         self.metric_names = [
             feature.name
             for feature in schema.features
-            if feature.name in _FROM_METRICS or (feature.group in _METRIC_GROUPS)
+            if feature.name in _FROM_METRICS or feature.group in _METRIC_GROUPS
         ]
-        self._metrics = np.array([schema.column(name) for name in self.metric_names])
         self._return = self.metric_names.index("return_mean")
-        self._single = np.array([schema.column(name) for name in _SINGLE])
-        self._snippet, self._values = (_span(schema.group(name)) for name in ("snippet", "hyperparameters"))
-        self._effects = np.array([schema.column(f"effect_{k}") for k in range(1, UPDATES + 1)])
-        hot = schema.hyperparameters.hot
-        self._hot = np.array([schema.hyperparameters.index(name) for name in hot])
-        self._updates = np.array([[schema.column(f"update_{k}_{n}") for n in hot] for k in range(1, UPDATES + 1)])
+        self._snippet_size = len(schema.group("snippet"))
+        # raw() lines up blocks of features; this says where each of the schema's features stands in them.
+        updates = [f"update_{k}_{name}" for k in range(1, UPDATES + 1) for name in schema.hyperparameters]
+        blocks = [
+            *_SINGLE,
+            *self.metric_names,
+            *(schema.features[column].name for column in schema.group("snippet")),
+            *(f"hp_{name}" for name in schema.hyperparameters),
+            *updates,
+            *(f"effect_{k}" for k in range(1, UPDATES + 1)),
+        ]
+        self._order = np.array([blocks.index(feature.name) for feature in schema.features])
 
     def record_values(self, history: History, rows: Ints, values: Floats) -> None:
         """Write the values in force, float64 ``[members, hyperparameters]``, at the members' current decision."""
         history.units[rows, UPDATES + history.decision[rows]] = self._unit(values[rows])
 
     def record_segment(self, history: History, rows: Ints, metrics: Mapping[str, Floats]) -> None:
-        """Write the metrics of the segment that ended at the members' current decision; what a learner lacks is
-        unknown."""
+        """Write the metrics of the segment that ended at the members' current decision.
+
+        What a learner does not measure is unknown.
+        """
         missing = np.full(len(history.decision), np.nan)
-        table = np.stack([metrics.get(name, missing) for name in self.metric_names], axis=1)[rows]
+        table = np.array([metrics.get(name, missing) for name in self.metric_names]).T[rows]
         decision, returns = history.decision[rows], table[:, self._return]
         history.metrics[rows] = table
         scores = (returns - self._low[rows]) / self._range[rows]
@@ -212,17 +219,13 @@ class FeatureBuilder:
             history.last_invalid,
             np.add.reduce(history.clipped, axis=1),
         )
-        raw = np.full((len(decision), len(self._schema)), np.nan)
-        raw[:, self._single] = np.array(single).T
-        raw[:, self._metrics] = history.metrics
-        if snippet is not None:
-            raw[:, self._snippet] = snippet.statistics()
-        raw[:, self._values] = units[:, 0]
-        raw[:, self._updates] = (units[:, :-1] - units[:, 1:])[:, :, self._hot]
-        raw[:, self._effects] = effects
+        blocks = (
+            np.array(single).T,  # as in _SINGLE
+            history.metrics,
+            np.full((len(decision), self._snippet_size), np.nan) if snippet is None else snippet.statistics(),
+            units[:, 0],
+            (units[:, :-1] - units[:, 1:]).reshape(len(decision), -1),
+            effects,
+        )
+        raw: Floats = np.concatenate(blocks, axis=1)[:, self._order]
         return raw
-
-
-def _span(columns: list[int]) -> slice:
-    """Columns that stand next to each other."""
-    return slice(columns[0], columns[-1] + 1)

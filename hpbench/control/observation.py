@@ -172,11 +172,10 @@ class Schema:
         in_unit = [feature.transform == "hyperparameter" for feature in self.features]
         self._low = np.where(in_unit, 0.0, [feature.low for feature in self.features])
         self._high = np.where(in_unit, 1.0, [feature.high for feature in self.features])
-        log = [column for column, feature in enumerate(self.features) if feature.transform == "log"]
-        self._log = np.array(log, dtype=np.intp)
-        self._resolution = np.array([feature.resolution for feature in self.features])[log]
-        self._start = self._forward(self._low[None])[0]
-        self._span = self._forward(self._high[None])[0] - self._start
+        self._log = np.array([feature.transform == "log" for feature in self.features])
+        self._resolution = np.array([feature.resolution for feature in self.features])
+        self._start = self._forward(self._low)
+        self._span = self._forward(self._high) - self._start
 
     def __len__(self) -> int:
         return len(self.features)
@@ -206,7 +205,7 @@ class Schema:
         masked."""
         known = np.isfinite(raw)
         clipped = np.minimum(np.maximum(np.where(known, raw, 0.0), self._low), self._high)
-        position = np.minimum(np.maximum((self._forward(clipped) - self._start) / self._span, 0.0), 1.0)
+        position = (self._forward(clipped) - self._start) / self._span
         vector = np.empty((len(raw), 2 * len(self)), dtype=np.float32)
         vector[:, : len(self)] = np.where(known, 2.0 * position - 1.0, 0.0)
         vector[:, len(self) :] = known
@@ -240,16 +239,11 @@ class Schema:
         return values
 
     def _forward(self, raw: Floats) -> Floats:
-        scaled = raw.copy()
-        part = raw[:, self._log]
-        scaled[:, self._log] = np.copysign(np.log1p(np.abs(part) / self._resolution), part)
-        return scaled
+        return np.where(self._log, np.copysign(np.log1p(np.abs(raw) / self._resolution), raw), raw)
 
     def _inverse(self, scaled: Floats) -> Floats:
-        raw = scaled.copy()
-        part = scaled[self._log]
-        raw[self._log] = np.copysign(np.expm1(np.abs(part)) * self._resolution, part)
-        return raw
+        exponents = np.where(self._log, np.abs(scaled), 0.0)
+        return np.where(self._log, np.copysign(np.expm1(exponents) * self._resolution, scaled), scaled)
 
 
 class UnitScale:
@@ -257,9 +251,11 @@ class UnitScale:
 
     def __init__(self, hyperparameters: HyperparameterSpace) -> None:
         scales = [item.scale for item in hyperparameters.values()]
-        self._linear = np.array([scale == "linear" for scale in scales])
-        self._complement = np.array([scale == "log1m" for scale in scales])
-        self._sign = np.where(self._complement, -1.0, 1.0)
+        # x; log(x); -log(1 - x): all are linear * x + sign * log(offset + slope * x).
+        self._linear = np.array([float(scale == "linear") for scale in scales])
+        self._sign = np.array([-1.0 if scale == "log1m" else 1.0 for scale in scales])
+        self._offset = np.array([0.0 if scale == "log" else 1.0 for scale in scales])
+        self._slope = np.array([{"linear": 0.0, "log": 1.0, "log1m": -1.0}[scale] for scale in scales])
         low = self._forward(np.array([[item.low for item in hyperparameters.values()]], dtype=np.float64))[0]
         high = self._forward(np.array([[item.high for item in hyperparameters.values()]], dtype=np.float64))[0]
         self._low, self.span = low, high - low
@@ -270,6 +266,5 @@ class UnitScale:
         return units
 
     def _forward(self, values: Floats) -> Floats:
-        # One logarithm for both scales: log(x), and -log(1 - x).
-        argument = np.where(self._linear, 1.0, np.where(self._complement, 1.0 - values, values))
-        return np.where(self._linear, values, self._sign * np.log(argument))
+        scaled: Floats = self._linear * values + self._sign * np.log(self._offset + self._slope * values)
+        return scaled

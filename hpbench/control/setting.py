@@ -13,14 +13,14 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from hpbench import learners
+from hpbench import learners, tasks
 from hpbench.agent import AgentSpec
 from hpbench.control.action import make_reader
 from hpbench.control.history import FeatureBuilder
 from hpbench.control.observation import Schema
 from hpbench.control.options import EnvOptions, Plan, make_plan, resolve_device
 from hpbench.control.text import TextView, text_space
-from hpbench.control.tracks import initial_values, shift_decision, shifted_task, starting_task
+from hpbench.control.tracks import initial_values, shift_decision, shifted_task, starting_task, task_pool
 from hpbench.errors import InvalidConfiguration, UnknownName
 from hpbench.learners.population import Population
 from hpbench.tasks.base import Task
@@ -93,10 +93,18 @@ class Setting:
     def plan(self, steps_per_rollout: int) -> Plan:
         """The exact step account: the task's budget of the tier, unless the options override it.
 
+        Without a named task, the budgets of all tasks that other seeds could draw are checked as well.
+
         Raises:
-            InvalidConfiguration: if the task has no such tier, or the budget is not met to the step.
+            InvalidConfiguration: if a task has no such tier, or the budget is not met to the step.
         """
-        task, tier = self.tasks[0], self.options.tier
+        if self.options.task is None:
+            for task_id in task_pool(self.options.family, "standard"):
+                self._plan(tasks.make(task_id), steps_per_rollout)
+        return self._plan(self.tasks[0], steps_per_rollout)
+
+    def _plan(self, task: Task, steps_per_rollout: int) -> Plan:
+        tier = self.options.tier
         if tier not in task.budgets:
             raise InvalidConfiguration(f"{task.id} has no budget for tier {tier!r}; it has {sorted(task.budgets)}")
         budget = task.budgets[tier]

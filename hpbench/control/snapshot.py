@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -17,6 +19,12 @@ from hpbench.errors import SnapshotError
 from hpbench.learners.population import Snapshot
 
 FORMAT = 1
+
+_DAMAGE = (
+    *(OSError, EOFError, zipfile.BadZipFile, zlib.error, struct.error, MemoryError),
+    *(AttributeError, LookupError, OverflowError, RuntimeError, SyntaxError, TypeError, ValueError),
+)
+"""What NumPy, ``zipfile`` and ``json`` raise on damaged files."""
 
 _HISTORY, _STATE = "history/", "state/"
 
@@ -64,7 +72,7 @@ class EpisodeSnapshot:
             SnapshotError: if the file is damaged, not such a snapshot, or of another format.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             header = json.loads(str(arrays.pop("header")))
             if header["format"] != FORMAT:
@@ -82,5 +90,5 @@ class EpisodeSnapshot:
             return cls(dict(header["options"]), seeds, feedback, history, population)
         except (FileNotFoundError, SnapshotError):
             raise
-        except (OSError, EOFError, KeyError, TypeError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        except _DAMAGE as error:
             raise SnapshotError(f"{path} is not a readable snapshot: {error}") from error

@@ -177,11 +177,11 @@ class TextView:
         ]
 
     def _make_update(self, numbers: bytes, known: bool) -> str:
-        """What an update did, in factors of each hyperparameter's own sense (differences on linear scales), and its effect.
+        """What an update did, as factors in each hyperparameter's own sense (or differences on linear scales).
 
         Args:
-            numbers: raw value and level of each change, then of the effect; float64.
-            known: whether the effect is.
+            numbers: raw value and level of each change, then of its effect; float64.
+            known: whether the effect is known.
         """
         *changes, (effect, effect_level) = np.frombuffer(numbers).reshape(-1, 2).tolist()
         words = []

@@ -6,6 +6,9 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import os
+import pickle
+import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +22,7 @@ from hpbench.agent import Agent, BatchAgent, make_agent
 from hpbench.errors import InvalidConfiguration
 from hpbench.evaluation.suite import STRICT
 
-_DEPTH = 4
+_DEPTH = 8
 """Nesting up to which settings are spelt out; deeper objects go by their class."""
 
 
@@ -150,16 +153,30 @@ def _describe(value: Any, depth: int) -> Any:
         return {"array": list(value.shape), "sha256": hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()}
     if isinstance(value, type) or inspect.isroutine(value):
         return f"{value.__module__}:{value.__qualname__}"
-    if depth > 0:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    # Randomness comes from the seed in reset; a generator made before it would be a new identity in every process.
+    if depth > 0 and not isinstance(value, np.random.Generator | np.random.RandomState | random.Random):
         if isinstance(value, Mapping):
             return {str(key): _describe(item, depth - 1) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [_describe(item, depth - 1) for item in value]
         if isinstance(value, set | frozenset):
             return sorted((_describe(item, depth - 1) for item in value), key=json.dumps)
-        attributes = {name: _describe(item, depth - 1) for name, item in sorted(_attributes(value).items())}
-        return {"class": _path(value)} | attributes
+        attributes = _attributes(value)
+        if attributes:
+            described = {name: _describe(attributes[name], depth - 1) for name in sorted(attributes)}
+            return {"class": _path(value)} | described
+        return _opaque(value)
     return _path(value)
+
+
+def _opaque(value: object) -> Any:
+    """An object without attributes of its own, such as a deque: told apart by its pickle, where it has one."""
+    try:
+        return {"class": _path(value), "pickle": hashlib.sha256(pickle.dumps(value, protocol=4)).hexdigest()}
+    except (pickle.PicklingError, TypeError, AttributeError):
+        return _path(value)
 
 
 def _path(value: object) -> str:

@@ -282,7 +282,8 @@ def _schedule(axis: Axes, item: Hyperparameter, values: Floats, look: Look) -> N
     low, middle, high = np.quantile(drawn, [0.25, 0.5, 0.75], axis=1)
     decisions = np.arange(len(values))
     _line(axis, decisions, middle, look, "")
-    _band(axis, decisions, low, high, look)
+    if np.ptp(values, axis=0).any():
+        _band(axis, decisions, low, high, look)
 
 
 def _scale(axis: Axes, item: Hyperparameter) -> None:

@@ -29,12 +29,11 @@ class Reporter:
         if shown and self._console.is_terminal and work:
             self._bar = Progress(
                 TextColumn("{task.fields[rows]} rows"),
-                BarColumn(bar_width=None),
+                BarColumn(bar_width=24),
                 TextColumn("{task.percentage:3.0f} %"),
                 TimeRemainingColumn(),
                 TextColumn("{task.description}", markup=False),
                 console=self._console,
-                expand=True,
             )
             self._task = self._bar.add_task("starting", total=sum(work), rows=self._count())
 

@@ -27,7 +27,8 @@ CURVES_TEXT = (
 )
 SCHEDULES_TEXT = (
     "The values that were in effect, decision by decision: the median over seeds, and the band from the lower to the "
-    "upper quartile. Hyperparameters that nobody changed are left out."
+    "upper quartile. Who keeps a hyperparameter has no band; hyperparameters that are the same for everybody are left "
+    "out."
 )
 PROFILE_TEXT = (
     "The share of meta-episodes that score above each value, every row counted the same. A curve further up and to the "

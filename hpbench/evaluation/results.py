@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from hpbench.evaluation.metrics import Episode, episode_of, load_metric
 from hpbench.evaluation.records import Costs, Record
 from hpbench.evaluation.suite import Row, Suite, load_suite
 
+if TYPE_CHECKING:
+    from hpbench.evaluation.tables import Table
+
 Floats = NDArray[np.float64]
 
 SUITE_FILE = "suite.json"
@@ -24,7 +28,7 @@ SUITE_FILE = "suite.json"
 
 @dataclass(frozen=True)
 class Results:
-    """Finished rows of one suite, under any number of agents. ``hpbench.evaluation.tables`` and ``report`` show them.
+    """Finished rows of one suite, under any number of agents.
 
     Args:
         suite: what was run.
@@ -96,6 +100,18 @@ class Results:
     def costs(self, agent: str, row: Row) -> Costs | None:
         """What a finished row cost, if it was kept."""
         return records.read_costs(record_path(self.folder, self.record(agent, row)))
+
+    def table(self, metric: str = "meta_score") -> Table:
+        """The ranked table; ``print`` shows it. See :mod:`hpbench.evaluation.tables` for others."""
+        from hpbench.evaluation.tables import ranking
+
+        return ranking(self, metric)
+
+    def report(self, folder: str | Path | None = None) -> Path:
+        """Write the HTML report, beside the records or elsewhere: :func:`hpbench.evaluation.report.write_report`."""
+        from hpbench.evaluation.report import write_report
+
+        return write_report(self, folder)
 
     def __repr__(self) -> str:
         done = ", ".join(f"{agent} {len(self.rows(agent))}/{len(self.suite.rows)} rows" for agent in self.agents)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +54,8 @@ class Comparison:
     Args:
         difference: mean of the paired differences, first minus second, every row with equal weight.
         wins, losses, ties: pairs in which the first is better, worse, equal.
-        p_value: two-sided Wilcoxon signed-rank test over all pairs (``scipy.stats.wilcoxon``); 1 if no pair differs.
+        p_value: two-sided Wilcoxon signed-rank test over all pairs that differ (``scipy.stats.wilcoxon``; exact up to
+            50 pairs without tied differences, else asymptotic); 1 if no pair differs.
     """
 
     difference: Interval
@@ -125,8 +126,7 @@ def compare(first: Strata, second: Strata) -> Comparison:
     """
     difference = paired_difference(first, second, mean_of_rows)
     pairs = np.concatenate([a - b for a, b in zip(first, second, strict=True)])
-    moved = pairs[pairs != 0.0]
-    p_value = float(stats.wilcoxon(moved).pvalue) if len(moved) else 1.0
+    p_value = _wilcoxon(pairs[pairs != 0.0])
     return Comparison(difference, int((pairs > 0).sum()), int((pairs < 0).sum()), int((pairs == 0).sum()), p_value)
 
 
@@ -216,6 +216,15 @@ def ranks(agents: Sequence[Strata], statistic: Statistic = iqm) -> list[int]:
             leader, place = i, position + 1
         places[i] = place
     return places
+
+
+def _wilcoxon(differences: Floats) -> float:
+    if not len(differences):
+        return 1.0
+    # The exact distribution is of ranks without ties; SciPy's own fallback for ties, all permutations, takes seconds.
+    tied = len(np.unique(np.abs(differences))) < len(differences)
+    method: Literal["exact", "approx"] = "approx" if tied or len(differences) > 50 else "exact"
+    return float(stats.wilcoxon(differences, method=method).pvalue)
 
 
 def _superiority(x: Floats, y: Floats) -> Any:

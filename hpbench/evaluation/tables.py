@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table as RichTable
 
 from hpbench.evaluation.metrics import is_lower_better, load_metric
@@ -26,6 +28,11 @@ from hpbench.evaluation.statistics import (
 from hpbench.evaluation.suite import Row
 
 BASELINE = "library-default"
+
+_NUMBER = re.compile(r"[\d.,]+( %|/\d+)?")
+
+_HEADING = 16
+"""Widest line of a heading in a terminal."""
 
 Cell = str | int | float | Interval | None
 
@@ -44,11 +51,13 @@ class Table:
     Args:
         columns: headings.
         rows: one cell per column; None is shown as a dash.
+        expendable: groups of columns that a narrow terminal leaves out, the first ones first.
     """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
+    expendable: tuple[tuple[str, ...], ...] = ()
 
     def texts(self) -> list[list[str]]:
         """All cells as people read them."""
@@ -78,25 +87,44 @@ class Table:
             writer.writerow(value for cell, wide in zip(row, spread, strict=True) for value in _csv_values(cell, wide))
         return file.getvalue()
 
-    def to_rich(self) -> RichTable:
-        """For a terminal."""
+    def to_rich(self, width: int | None = None) -> RichTable:
+        """For a terminal of this width; None: as wide as it gets."""
         table = RichTable(title=self.title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-        for column, right in zip(self.columns, self.numeric(), strict=True):
-            table.add_column(column, justify="right" if right else "left", overflow="fold")
+        kept = self._fitting(width)
+        for i, right in enumerate(self.numeric()):
+            if i in kept:
+                table.add_column(_heading(self.columns[i]), justify="right" if right else "left", overflow="fold")
         for row in self.texts():
-            table.add_row(*row)
+            table.add_row(*(row[i] for i in kept))
         return table
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
+        yield self.to_rich(options.max_width)
 
     def to_text(self, width: int = 120) -> str:
         """As on a terminal, without colours."""
         console = Console(file=io.StringIO(), width=width, color_system=None)
-        console.print(self.to_rich(), markup=False)
+        console.print(self, markup=False)
         assert isinstance(console.file, io.StringIO)
         return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
 
+    def __str__(self) -> str:
+        return self.to_text()
+
     def numeric(self) -> list[bool]:
         """Which columns hold numbers, and so are aligned to the right."""
-        return [not any(isinstance(row[i], str) for row in self.rows) for i in range(len(self.columns))]
+        columns = [[row[i] for row in self.rows] for i in range(len(self.columns))]
+        return [all(not isinstance(cell, str) or _NUMBER.fullmatch(cell) for cell in column) for column in columns]
+
+    def _fitting(self, width: int | None) -> list[int]:
+        """Columns to show, so that nothing wraps if that can be helped."""
+        texts = [[_heading(column), *cells] for column, *cells in zip(self.columns, *self.texts(), strict=True)]
+        widths = [max(len(line) for text in column for line in text.splitlines() or [""]) for column in texts]
+        kept = list(range(len(self.columns)))
+        for group in self.expendable:
+            if width is not None and sum(widths[i] + 3 for i in kept) > width:
+                kept = [i for i in kept if self.columns[i] not in group]
+        return kept
 
 
 def ranking(
@@ -143,10 +171,12 @@ def ranking(
             )
         )
     headings = ("rank", "agent", f"{readable(metric)} IQM", "mean", *map(readable, also), *_short(tasks))
+    expendable = (tuple(_short(tasks)), ("mean",), ("diverged",), tuple(map(readable, also)))
     return Table(
         f"{results.suite.name}: {readable(metric)}",
         (*headings, f"P(better than {baseline})", "diverged", "rows"),
         tuple(rows),
+        expendable,
     )
 
 
@@ -190,9 +220,9 @@ def costs(results: Results) -> Table:
         share = sum(cost.agent_seconds for cost in kept) / seconds
         decisions = sum(cost.decisions for cost in kept)
         rows.append(
-            (agent, round(seconds, 1), round(100 * share, 2), round(decisions / seconds, 1), round(steps / seconds))
+            (agent, f"{seconds:.1f}", f"{100 * share:.2f} %", f"{decisions / seconds:.1f}", round(steps / seconds))
         )
-    columns = ("agent", "seconds", "in the agent, %", "decisions/s", "environment steps/s")
+    columns = ("agent", "seconds", "in the agent", "decisions/s", "environment steps/s")
     return Table("Costs (wall time, one process)", columns, tuple(rows))
 
 
@@ -222,6 +252,10 @@ def _short(tasks: Sequence[str]) -> list[str]:
     """Task ids without their family, if they all share it."""
     families = {task.partition("/")[0] for task in tasks}
     return [task.partition("/")[2] for task in tasks] if len(families) == 1 else list(tasks)
+
+
+def _heading(column: str) -> str:
+    return "\n".join(textwrap.wrap(column, _HEADING, break_on_hyphens=False))
 
 
 def _mean(strata: Sequence[Floats]) -> float | None:

@@ -141,7 +141,12 @@ class Workers:
                 if process is None:
                     break
                 events.put(Event(index, "started"))
-                if not self._converse(process, index, jobs[index], events):
+                try:
+                    lived = self._converse(process, index, jobs[index], events)
+                except Exception:  # noqa: BLE001 - an answer that cannot be read fails its job, like any other error
+                    events.put(Event(index, "failed", traceback.format_exc()))
+                    lived = True
+                if not lived:
                     code = self._stop(process)
                     process = None
                     events.put(Event(index, "crashed", _describe_exit(code)))

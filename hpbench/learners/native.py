@@ -28,8 +28,8 @@ ABI = 1
 _SIZES = (
     "abi", "members", "envs", "steps", "rollouts", "threads",
     "task", "observation", "outputs", "discrete", "width", "first", "second", "parameters_size",
-    "state_size", "physics_size", "reset_draws", "delay_slots", "max_episode_steps", "streams", "hyperparameter_count", "total_count",
-    "normalize_observation", "normalize_reward", "has_success", "episodes",
+    "state_size", "physics_size", "reset_draws", "delay_slots", "max_episode_steps",
+    "streams", "hyperparameter_count", "total_count", "normalize_observation", "normalize_reward", "has_success", "episodes",
 )  # fmt: skip
 _NUMBERS = ("action_low", "action_high", "success_return")
 _STATE = (
@@ -39,7 +39,8 @@ _STATE = (
     "env_physics", "env_state", "env_elapsed", "env_return", "env_queue", "env_observation",
 )  # fmt: skip
 _BUFFER = (
-    "observation", "action", "log_prob", "value", "reward", "done", "truncated", "final_value", "advantage", "return", "last_value",
+    "observation", "action", "log_prob", "value", "reward", "done", "truncated", "final_value", "advantage",
+    "return", "last_value",
 )  # fmt: skip
 _RESULTS = ("totals", "evaluation_returns", "evaluation_lengths")
 

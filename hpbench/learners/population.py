@@ -8,9 +8,9 @@ they are exact: a restored member continues bit for bit as the original would ha
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import json
-import os
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -188,8 +188,9 @@ class Population(ABC):
         """
         item, column = self.hyperparameters[name], self.hyperparameters.index(name)
         row = np.broadcast_to(np.asarray(values, dtype=np.float64), (self.members,))
-        if not ((row >= item.low) & (row <= item.high)).all():
-            raise InvalidConfiguration(f"{name}={values} is outside [{item.low}, {item.high}]")
+        outside = row[~((row >= item.low) & (row <= item.high))]
+        if len(outside):
+            raise InvalidConfiguration(f"{name}={outside[0]:g} is outside [{item.low:g}, {item.high:g}]")
         exact = np.array([item.canonical(float(value)) for value in row])
         self.state["hyperparameters"][:, column] = torch.from_numpy(exact).to(self.device)
 
@@ -199,10 +200,16 @@ class Population(ABC):
         Raises:
             InvalidConfiguration: if a value is outside its bounds or NaN.
         """
-        low, high = (np.array([getattr(item, end) for item in self.hyperparameters.values()]) for end in ("low", "high"))
+        low, high = self._bounds()
         if not ((values >= low) & (values <= high)).all():
             raise InvalidConfiguration(f"values outside their bounds: {values.tolist()}")
         self.state["hyperparameters"].copy_(torch.from_numpy(np.ascontiguousarray(values)))
+
+    @classmethod
+    @functools.cache
+    def _bounds(cls) -> tuple[Floats, Floats]:
+        items = cls.hyperparameters.values()
+        return np.array([item.low for item in items]), np.array([item.high for item in items])
 
     def train(self, rollouts: int) -> dict[str, Floats]:
         """Train every member for a segment of that many rollouts.

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ from hpbench.learners.networks import ActorCritic, forward
 from hpbench.learners.normalisation import initial_moments, scaled, standardised, update_moments
 from hpbench.learners.play import PLAY_CALLS, play
 from hpbench.learners.population import SNIPPET, Evaluation, Floats, Population, State
+from hpbench.learners.ppo_metrics import METRICS, TOTALS, summary
 from hpbench.learners.representation import plasticity
 from hpbench.learners.rollout import Environments, physics_of
 from hpbench.seeding import Stream, normal_from_uniform, random_words, uniform
@@ -46,15 +46,8 @@ HYPERPARAMETERS = HyperparameterSpace(
 """Defaults are those of Stable-Baselines3 2.x (minibatches of 64, as 8 parts of 512 steps), but for the entropy coefficient:
 there it is 0, which a log scale does not have."""
 
-TOTALS = (
-    "episodes", "return_sum", "return_square_sum", "length_sum", "successes",
-    "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "gradient_norm", "gradient_clipped",
-    "optimiser_steps", "explained_variance", "update_ratio", "rollouts",
-)  # fmt: skip
-"""Columns of the running totals of a segment; the engines add to them. The order is shared with the native engine."""
-
 BUFFER = ("log_prob", "value", "reward", "done", "truncated", "final_value", "advantage", "return")
-"""Per-step numbers of a rollout, each float32 ``[members, steps, envs]``; with ``observation``, ``action`` and ``last_value``."""
+"""Per-step numbers of a rollout, float32 ``[members, steps, envs]``; with ``observation``, ``action``, ``last_value``."""
 
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-5
@@ -95,11 +88,6 @@ class PPO(Population):
     hyperparameters = HYPERPARAMETERS
     config_type = PPOConfig
     config: PPOConfig
-    METRICS: ClassVar[tuple[str, ...]] = (
-        "episodes", "return_mean", "return_sem", "episode_length", "success_rate",
-        "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "explained_variance",
-        "gradient_norm", "gradient_clipped", "update_ratio", "dormant_share", "feature_rank",
-    )  # fmt: skip
 
     def __init__(
         self,
@@ -157,7 +145,7 @@ class PPO(Population):
     @classmethod
     def metric_names(cls) -> tuple[str, ...]:
         """Keys of what :meth:`train` returns."""
-        return cls.METRICS
+        return METRICS
 
     # -- training
 
@@ -397,7 +385,7 @@ class PPO(Population):
 
     def _forget(self) -> None:
         steps, envs, task = self.config.num_steps, self.config.num_envs, self.tasks[0]
-        shapes: dict[str, tuple[int, ...]] = {name: (steps, envs) for name in BUFFER}
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(BUFFER, (steps, envs))
         shapes |= {"observation": (steps, envs, task.observation_size), "action": (steps, envs, self.environments.width)}
         shapes["last_value"] = (envs,)
         self.buffer = {name: torch.zeros(self.members, *shape, device=self.device) for name, shape in shapes.items()}
@@ -412,26 +400,8 @@ class PPO(Population):
 
     @torch.no_grad()
     def _metrics(self, totals: Tensor) -> dict[str, Floats]:
-        table = totals.cpu().numpy()
-        total = {name: table[:, column] for column, name in enumerate(TOTALS)}
-        steps, rollouts, episodes = total["optimiser_steps"], total["rollouts"], total["episodes"]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            mean = total["return_sum"] / episodes
-            variance = np.maximum(total["return_square_sum"] / episodes - mean**2, 0.0) * episodes / (episodes - 1)
-            metrics = {
-                "episodes": episodes,
-                "return_mean": mean,
-                "return_sem": np.where(episodes > 1, np.sqrt(variance / episodes), np.nan),
-                "episode_length": total["length_sum"] / episodes,
-                "success_rate": total["successes"] / episodes,
-                **{name: total[name] / steps for name in TOTALS[5:12]},
-                "explained_variance": total["explained_variance"] / rollouts,
-                "update_ratio": total["update_ratio"] / rollouts,
-            }
-        if self.tasks[0].success_return is None:
-            metrics["success_rate"] = np.full(self.members, np.nan)
+        metrics = summary(totals.cpu().numpy(), self.tasks[0].success_return is not None)
         actor, _, _ = self.networks.unpack(self.state["parameters"])
-        observations = self.buffer["observation"].flatten(1, 2)
-        metrics |= plasticity(actor, observations)
+        metrics |= plasticity(actor, self.buffer["observation"].flatten(1, 2))
         broken = self.diverged
-        return {name: np.where(broken, np.nan, metrics[name]) for name in self.METRICS}
+        return {name: np.where(broken, np.nan, metrics[name]) for name in METRICS}

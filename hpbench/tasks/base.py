@@ -103,8 +103,8 @@ class Dynamics(Protocol):
     """A task as pure functions on tensors with leading axes ``[members, envs]``.
 
     State is float64 (equal to Gymnasium's own arithmetic); observations are float32. ``physics`` is float64
-    ``[members, columns]``, one column per entry of the class attribute ``physics``; the leading ``COMMON_PHYSICS`` columns
-    are applied by the population and ignored here.
+    ``[members, columns]``, one column per entry of the class attribute ``physics``; the leading ``COMMON_PHYSICS``
+    columns are applied by the population and ignored here.
     """
 
     native: ClassVar[str]
@@ -130,7 +130,8 @@ class Dynamics(Protocol):
 
         Args:
             state: float64 ``[members, envs, state_size]``.
-            action: discrete: int64 ``[members, envs]``; continuous: float32 ``[members, envs, action_count]``, inside bounds.
+            action: discrete: int64 ``[members, envs]``; continuous: float32 ``[members, envs, action_count]``, inside
+                bounds.
             physics: float64 ``[members, columns]``.
 
         Returns:

@@ -27,7 +27,7 @@ def _common_variation(noise: float, delay: int) -> dict[str, Range]:
     """How far ``COMMON_PHYSICS`` vary.
 
     Args:
-        noise: the largest standard deviation, about 5 % of the range that the narrowest component moves in.
+        noise: the largest standard deviation, about 5 % of the typical size of the narrowest component.
         delay: the longest action delay in steps, at most ``MAX_DELAY``.
     """
     return {"reward_scale": (0.1, 10.0), "observation_noise": (0.0, noise), "action_delay": (0.0, delay)}
@@ -121,7 +121,7 @@ class Acrobot:
         "torque": 1.0,
     }
     variation: ClassVar[Mapping[str, Range]] = {
-        **_common_variation(noise=0.03, delay=2),
+        **_common_variation(noise=0.05, delay=2),
         "gravity": (0.7, 1.1),
         "link_1_mass": (0.7, 1.15),
         "link_2_mass": (0.7, 1.15),
@@ -169,17 +169,17 @@ class Acrobot:
         g, m1, m2, l1, lc1, lc2, inertia = links
         angle1, angle2, speed1, speed2 = state.unbind(-1)
         cos2, sin2 = angle2.cos(), angle2.sin()
-        d1 = m1 * lc1**2 + m2 * (l1**2 + lc2**2 + 2 * l1 * lc2 * cos2) + inertia + inertia
-        d2 = m2 * (lc2**2 + l1 * lc2 * cos2) + inertia
+        d1 = m1 * lc1.square() + m2 * (l1.square() + lc2.square() + 2 * l1 * lc2 * cos2) + inertia + inertia
+        d2 = m2 * (lc2.square() + l1 * lc2 * cos2) + inertia
         phi2 = m2 * lc2 * g * (angle1 + angle2 - math.pi / 2.0).cos()
         phi1 = (
-            -m2 * l1 * lc2 * speed2**2 * sin2
+            -m2 * l1 * lc2 * speed2.square() * sin2
             - 2 * m2 * l1 * lc2 * speed2 * speed1 * sin2
             + (m1 * lc1 + m2 * l1) * g * (angle1 - math.pi / 2).cos()
             + phi2
         )
-        acceleration2 = (torque + d2 / d1 * phi1 - m2 * l1 * lc2 * speed1**2 * sin2 - phi2) / (
-            m2 * lc2**2 + inertia - d2**2 / d1
+        acceleration2 = (torque + d2 / d1 * phi1 - m2 * l1 * lc2 * speed1.square() * sin2 - phi2) / (
+            m2 * lc2.square() + inertia - d2.square() / d1
         )
         acceleration1 = -(d2 * acceleration2 + phi1) / d1
         return torch.stack((speed1, speed2, acceleration1, acceleration2), dim=-1)
@@ -198,9 +198,9 @@ class MountainCar:
     native: ClassVar[str] = "mountaincar"
     physics: ClassVar[Mapping[str, float]] = {**COMMON_PHYSICS, "gravity": 0.0025, "force": 0.001, "max_speed": 0.07}
     variation: ClassVar[Mapping[str, Range]] = {
-        **_common_variation(noise=0.002, delay=3),
-        "gravity": (0.8, 1.15),
-        "force": (0.9, 1.4),
+        **_common_variation(noise=0.002, delay=2),
+        "gravity": (0.8, 1.05),
+        "force": (0.95, 1.4),
         "max_speed": (0.8, 1.25),
     }
     state_size: ClassVar[int] = 2
@@ -281,7 +281,7 @@ class Pendulum:
     native: ClassVar[str] = "pendulum"
     physics: ClassVar[Mapping[str, float]] = {**COMMON_PHYSICS, "gravity": 10.0, "mass": 1.0, "length": 1.0}
     variation: ClassVar[Mapping[str, Range]] = {
-        **_common_variation(noise=0.05, delay=3),
+        **_common_variation(noise=0.05, delay=2),
         "gravity": (0.7, 1.15),
         "mass": (0.75, 1.15),
         "length": (0.75, 1.15),
@@ -311,7 +311,7 @@ class Pendulum:
         from_upright = (angle + math.pi).remainder(2 * math.pi) - math.pi
         cost = from_upright.square() + 0.1 * spin.square() + 0.001 * torque.square()
 
-        spin = spin + (3 * gravity / (2 * length) * angle.sin() + 3.0 / (mass * length**2) * torque) * self.SECONDS
-        spin = spin.clamp(-self.MAX_SPEED, self.MAX_SPEED)
+        spin_change = 3 * gravity / (2 * length) * angle.sin() + 3.0 / (mass * length.square()) * torque
+        spin = (spin + spin_change * self.SECONDS).clamp(-self.MAX_SPEED, self.MAX_SPEED)
         angle = angle + spin * self.SECONDS
         return torch.stack((angle, spin), dim=-1), -cost, torch.zeros_like(cost, dtype=torch.bool)

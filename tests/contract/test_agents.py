@@ -63,9 +63,9 @@ def environment(agent: Any, place: tuple[str, str, str] = PLACES[0]) -> Any:
         observation=getattr(agent, "observation", "vector"),
         action=getattr(agent, "action", "delta"),
         decisions=DECISIONS,
-        steps=DECISIONS * 2 * 32,
+        steps=DECISIONS * 2 * 16,
         evaluation_episodes=1,
-        learner_config={"num_envs": 2, "num_steps": 32, "hidden": (8, 8)},
+        learner_config={"num_envs": 2, "num_steps": 16, "hidden": (8, 8)},
         device="cpu",
     )
 

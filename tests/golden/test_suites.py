@@ -1,7 +1,7 @@
 """What a released suite runs never changes: neither its rows nor the budgets behind them.
 
-If this fails, bump the version in the suite's name (``quick-v0`` to ``quick-v1``, with a file of its own) and add its line to
-``suites.json``. Never edit a line that has been released.
+If this fails, bump the version in the suite's name (``quick-v0`` to ``quick-v1``, with a file of its own) and add it to
+``suites.json``. Never edit what has been released.
 """
 
 from __future__ import annotations

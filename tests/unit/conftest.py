@@ -23,7 +23,7 @@ title = "Made up <for> tests"
 [[rows]]
 env = "HPControl-Classic-v0"
 tasks = ["classic/cartpole", "classic/acrobot"]
-tracks = ["default", "random"]
+tracks = ["default"]
 learner = "ppo"
 tier = "small"
 seeds = "100-105"
@@ -80,7 +80,7 @@ def _record(suite: Suite, row: Row, name: str, level: float) -> Record:
     )
 
 
-@pytest.fixture()
+@pytest.fixture
 def make_results(tmp_path: Path) -> MakeResults:
     """Writes the records of agents, given by name and level of their scores, and loads them.
 
@@ -92,7 +92,7 @@ def make_results(tmp_path: Path) -> MakeResults:
         folder = tmp_path / suite.name
         records.write_atomically(folder / SUITE_FILE, suite.dumps())
         for name, level in agents.items():
-            for row in suite.rows[:2] if name.endswith("!") else suite.rows:
+            for row in suite.rows[:1] if name.endswith("!") else suite.rows:
                 record = _record(suite, row, name.removesuffix("!"), level)
                 records.write(record_path(folder, record), record)
                 records.write_costs(record_path(folder, record), Costs(2.0, 0.1, 24, 307_200, 5_000))

@@ -100,7 +100,12 @@ def test_comparison_counts_pairs() -> None:
     assert (result.wins, result.ties, result.losses) == (3, 1, 1)
     # Rows count the same: the mean of 0 (first row) and 3.5 (second row).
     assert result.difference.estimate == 1.75
-    assert result.p_value == stats.wilcoxon([1.0, -1.0, 4.0, 3.0]).pvalue
+    assert result.p_value == stats.wilcoxon([1.0, -1.0, 4.0, 3.0], method="approx").pvalue
+
+
+def test_wilcoxon_is_exact_where_it_can_be() -> None:
+    """Five pairs, all won by different amounts: the most extreme of 2 ** 5 sign patterns, on two sides."""
+    assert compare([np.array([0.1, 0.2, 0.3, 0.4, 0.5])], [np.zeros(5)]).p_value == 2 / 2**5
 
 
 def test_no_difference_is_no_evidence() -> None:

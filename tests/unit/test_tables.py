@@ -28,13 +28,13 @@ def test_agents_are_ranked_by_iqm(make_results: MakeResults) -> None:
     table = ranking(results)
     assert column(table, "agent") == ["better", "library-default", "worse"]
     assert column(table, "rank") == [1, 2, 3]
-    assert column(table, "rows") == ["4/4"] * 3
+    assert column(table, "rows") == ["2/2"] * 3
     best = column(table, "meta-score IQM")[0]
     assert isinstance(best, Interval)
     assert best.estimate == iqm(*results.strata("better"))
     assert best.low < best.estimate < best.high
     assert column(table, "cartpole")[0] == pytest.approx(
-        np.mean([results.values("better", row) for row in results.suite.rows[:2]])
+        np.mean([results.values("better", row) for row in results.suite.rows[:1]])
     )
 
 
@@ -56,7 +56,7 @@ def test_unfinished_agents_come_last_without_a_place(make_results: MakeResults) 
     table = ranking(make_results({"quitter!": 0.95, "library-default": 0.6, "worse": 0.4}))
     assert column(table, "agent") == ["library-default", "worse", "quitter"]
     assert column(table, "rank") == [1, 2, None]
-    assert column(table, "rows") == ["4/4", "4/4", "2/4"]
+    assert column(table, "rows") == ["2/2", "2/2", "1/2"]
     assert column(table, "acrobot")[2] is None
     assert column(table, "P(better than library-default)")[2] == Interval(1.0, 1.0, 1.0)
 
@@ -75,8 +75,8 @@ def test_paired_comparison(make_results: MakeResults) -> None:
     assert table is not None
     assert column(table, "agent")[-1] == "worse"
     assert dict(zip(column(table, "agent"), column(table, "wins"), strict=True)) == {
-        "better": 24,
-        "quitter": 12,
+        "better": 12,
+        "quitter": 6,
         "worse": 0,
     }
     assert against(make_results({"alone": 0.4}), baseline="nobody") is None
@@ -85,12 +85,12 @@ def test_paired_comparison(make_results: MakeResults) -> None:
 def test_by_row_has_a_dash_where_nothing_was_run(make_results: MakeResults) -> None:
     table = by_row(make_results({"a": 0.9, "b!": 0.5}))
     assert table.columns == ("task", "track", "seeds", "a", "b")
-    assert [value is None for value in column(table, "b")] == [False, False, True, True]
+    assert [value is None for value in column(table, "b")] == [False, True]
 
 
 def test_costs_add_up(make_results: MakeResults) -> None:
     table = costs(make_results({"a": 0.9}))
-    assert table.rows == (("a", 8.0, 5.0, 12.0, 156100),)
+    assert table.rows == (("a", "4.0", "5.00 %", "12.0", 156100),)
 
 
 def test_markdown_and_csv_say_the_same(make_results: MakeResults) -> None:
@@ -110,6 +110,16 @@ def test_markdown_and_csv_say_the_same(make_results: MakeResults) -> None:
     ]
     assert rows[1]["P(better than library-default)"] == ""
     assert "a|b" in table.to_text()
+
+
+def test_narrow_terminals_get_fewer_columns_instead_of_broken_ones(make_results: MakeResults) -> None:
+    table = ranking(make_results({"library-default": 0.6, "a-rather-long-name": 0.9}))
+    for width in (80, 100, 140):
+        text = table.to_text(width)
+        assert max(len(line) for line in text.splitlines()) <= width
+        assert "a-rather-long-name" in text
+        assert len(text.splitlines()) == 8
+        assert ("cartpole" in text) == ("acrobot" in text) == (width == 140)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +160,7 @@ def test_files_that_do_not_count_are_named(make_results: MakeResults) -> None:
     records.write(paths[1], foreign)
     paths[2].rename(paths[2].with_name("renamed.json"))
     again = load_results(results.folder.parent)
-    assert len(again.records) == 5
+    assert len(again.records) == 1
     assert len(again.notes) == 3
     assert any(str(paths[0]) in note and "damaged" in note for note in again.notes)
     assert any(str(paths[1]) in note and "this version of" in note for note in again.notes)

@@ -33,7 +33,7 @@ struct Arguments {
     int64_t* evaluation_lengths;
 };
 
-// Columns, in the order of ppo.HYPERPARAMETERS, ppo.TOTALS and seeding.Stream.
+// Columns, in the order of ppo.HYPERPARAMETERS, ppo_metrics.TOTALS and seeding.Stream.
 enum Hyperparameter { LEARNING_RATE, ENTROPY, VALUE, CLIP, DISCOUNT, LAMBDA, MAX_NORM, EPOCHS, MINIBATCHES };
 enum Total {
     EPISODE_COUNT, RETURN_SUM, RETURN_SQUARE_SUM, LENGTH_SUM, SUCCESSES, POLICY_LOSS, VALUE_LOSS, ENTROPY_TOTAL, KL, CLIPPED,
