@@ -1,4 +1,5 @@
-"""Throughput of the torch engine on a GPU: PPO on CartPole, 64-64 tanh, 16 environments x 64 steps, 4 epochs x 4 minibatches.
+"""Throughput of the torch engine on a GPU: PPO on CartPole, 64-64 tanh, 16 environments x 64 steps, 4 epochs x 4
+minibatches.
 
 python benchmarks/gpu.py --output benchmarks/results/gpu.json
 """

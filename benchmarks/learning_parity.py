@@ -1,8 +1,8 @@
 """Does our PPO learn as well as Stable-Baselines3's with the same settings?
 
-    python benchmarks/learning_parity.py                    # everything; about 30 minutes for Stable-Baselines3 on
-    one core python benchmarks/learning_parity.py --subjects native  # ours again, compared with the curves already on
-    disk python benchmarks/learning_parity.py --quick            # tiny sizes, to see that it works
+    python benchmarks/learning_parity.py                     # everything; Stable-Baselines3 takes most of an hour
+    python benchmarks/learning_parity.py --subjects native   # ours again, against the curves already on disk
+    python benchmarks/learning_parity.py --quick             # tiny sizes, to see that it works
 
 CartPole, Acrobot and Pendulum, 10 seeds each, about 100,000 steps. Both sides get the same network, loss, optimiser
 and numbers (see subjects.py). At 15 or so checkpoints the stochastic policy plays fresh episodes, in the same way on
@@ -130,15 +130,20 @@ class Curves:
         self._setting: dict[str, Any] = json.loads(
             json.dumps({**asdict(problem), "values": problem.setting.all_values()})
         )
-        self.by_seed: dict[int, list[float]] = {}
-        if self._path.exists():
-            stored = json.loads(self._path.read_text(encoding="utf-8"))
-            if stored["setting"] == self._setting:
-                self.by_seed = {int(seed): curve for seed, curve in stored["curves"].items()}
+        self.by_seed = self._stored()
+
+    def _stored(self) -> dict[int, list[float]]:
+        if not self._path.exists():
+            return {}
+        stored = json.loads(self._path.read_text(encoding="utf-8"))
+        return {int(seed): curve for seed, curve in stored["curves"].items() if stored["setting"] == self._setting}
 
     def add(self, seed: int, curve: Sequence[float]) -> None:
-        """Keep one curve. The file is replaced as a whole, so a killed run leaves no half of one."""
-        self.by_seed[seed] = [round(value, 3) for value in curve]
+        """Keep one curve, beside those that another run has added meanwhile.
+
+        The file is replaced as a whole, so a killed run leaves no half of one.
+        """
+        self.by_seed = {**self._stored(), **self.by_seed, seed: [round(value, 3) for value in curve]}
         curves = dict(sorted(self.by_seed.items()))
         document = {"setting": self._setting, "machine": machine(), "curves": curves}
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -154,8 +159,9 @@ class Curves:
 def compare(ours: NDArray[np.float64], peer: NDArray[np.float64], span: float) -> dict[str, float]:
     """Ours minus the peer's, per seed summary ``[seeds]``.
 
-    Returns: Means, Welch's two-sided p-value, the 95 % bootstrap interval (BCa) of the difference of means, and both
-        ends of that interval as a share of the task's anchor range ``span``.
+    Returns:
+        Means, Welch's two-sided p-value, the 95 % bootstrap interval (BCa) of the difference of means, and both ends
+        of that interval as a share of the task's anchor range ``span``.
     """
     p_value = float(stats.ttest_ind(ours, peer, equal_var=False).pvalue)
     interval = stats.bootstrap(
@@ -271,8 +277,9 @@ def report(folder: Path, problems: Sequence[Problem], tables: Mapping[str, Mappi
     notes = (
         "Mean return of 30 fresh episodes under the stochastic policy at every checkpoint, with the same settings and "
         f"the same number of seeds on both sides. `area`: mean over checkpoints. `final`: mean of the last {LAST}. "
-        "`worse` or `better` where the interval excludes 0. Each file in "
-        "`curves/` names the machine and the versions that it was computed with.\n\n![Learning curves](learning_parity.svg)"
+        "`worse` or `better` where the interval excludes 0. Each file in `curves/` names the machine and the versions "
+        "that it was computed with.\n\n"
+        "![Learning curves](learning_parity.svg)"
     )
     write_results(folder, "learning_parity", "python benchmarks/learning_parity.py", data, grids, notes)
     draw(folder, problems, tables)

@@ -1,6 +1,6 @@
 """Speed of the inner loop, side by side with Stable-Baselines3 in one run.
 
-    python benchmarks/speed.py            # about 15 minutes
+    python benchmarks/speed.py            # about 8 minutes
     python benchmarks/speed.py --quick    # tiny sizes, to see that it works
 
 CartPole-v1, 64-64 tanh networks (actor and critic apart), 4 epochs x 4 minibatches, two rollout shapes: 4

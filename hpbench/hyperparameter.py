@@ -168,7 +168,9 @@ class Hyperparameter:
             target = max(target, value + 1.0) if strength > 0 else min(target, value - 1.0)
         # Compared after rounding: the noise of 0.1 * 3 must not count as a bound that cuts.
         target = self._quantise(target)
-        return self.canonical(target), not self.low <= target <= self.high
+        if self.low <= target <= self.high:
+            return target, False
+        return self.canonical(target), True
 
 
 class HyperparameterSpace(Mapping[str, Hyperparameter]):

@@ -10,6 +10,6 @@ from hpbench.evaluation.tables import ranking
 def show_results(results: Results) -> None:
     """Print the ranked table and what a reader should know about it."""
     out = console()
-    out.print(ranking(results).to_rich())
+    out.print(ranking(results))
     for note in results.notes:
         out.print(note, markup=False)

@@ -116,7 +116,7 @@ class EpisodeBatch:
             self.population = self.setting.population()
         self._history = self._blank()
         self._feedback = [""] * self.members
-        rows, values = np.arange(self.members), self._values()
+        rows, values = np.arange(self.members), self.population.table()
         self.setting.features.record_values(self._history, rows, values)
         self._evaluate(self._history, rows, np.full(self.members, np.nan))
         return self._observe(values), self._infos(values)
@@ -136,7 +136,7 @@ class EpisodeBatch:
         if not running.any():
             raise gym.error.ResetNeeded("the meta-episode has ended; call reset()")
         rows, everyone, decisions = np.flatnonzero(running), np.arange(self.members), self.plan.decisions
-        values = self._values()
+        values = self.population.table()
         updates = self._read(actions, rows, values)
         self._shift(history)
         fork = Counterfactual.fork(self.population, self._changed(values, updates))
@@ -145,7 +145,7 @@ class EpisodeBatch:
         before = history.scores[everyone, history.decision]
         history.decision[rows] += 1
         history.diverged |= self.population.diverged
-        values = self._values()
+        values = self.population.table()
         self.setting.features.record_values(history, rows, values)
         self.setting.features.record_segment(history, rows, self._split_entropy(metrics))
         after = self._evaluate(history, rows, before)
@@ -157,15 +157,15 @@ class EpisodeBatch:
 
     def observe(self) -> list[Any]:
         """The current observations, one per member."""
-        return self._observe(self._values())
+        return self._observe(self.population.table())
 
     def infos(self) -> list[Info]:
         """The current infos, one per member, each ``{"hpbench": {...}}`` of plain JSON values."""
-        return self._infos(self._values())
+        return self._infos(self.population.table())
 
     def texts(self) -> list[str]:
         """The current text views, one per member, whatever the ``observation`` option is."""
-        return self._render(*self._frame(), self._values())
+        return self._render(*self._frame(), self.population.table())
 
     # -- copies --------------------------------------------------------------------------------------------------------
 
@@ -238,7 +238,7 @@ class EpisodeBatch:
             wanted[member] = update.values
             history.last_invalid[member] = bool(update.invalid)
             history.invalid[member] += bool(update.invalid)
-            history.clipped[member] = [name in update.clipped for name in self._names]
+            history.clipped[member] = [name in update.clipped for name in self._names] if update.clipped else False
             self._feedback[member] = self._feedback_line(update)
         if (wanted != values).any():
             self.population.set_table(wanted)
@@ -351,7 +351,3 @@ class EpisodeBatch:
     def _blank(self) -> History:
         metrics = len(self.setting.features.metric_names)
         return History.empty(self.members, self.plan.decisions, metrics, len(self._names))
-
-    def _values(self) -> Floats:
-        """Effective hyperparameters, float64 ``[members, hyperparameters]``."""
-        return np.array(list(self.population.values().values())).T

@@ -144,7 +144,8 @@ class Frame:
     """Observations of several members before they take the form that was asked for.
 
     Args:
-        raw: clipped raw values, float64 ``[members, features]``; hyperparameters in unit scale; 0 where masked.
+        raw: clipped raw values, float64 ``[members, features]``; hyperparameters in unit scale. Without meaning where
+            masked, as ``position``.
         position: float64 ``[members, features]`` in ``[0, 1]``.
         known: bool ``[members, features]``; False: the feature does not apply, or has no value yet.
         vector: float32 ``[members, 2 * features]``: ``2 * position - 1`` (0 where masked), then the mask as 0 and 1.
@@ -204,7 +205,7 @@ class Schema:
         """Raw values float64 ``[members, features]`` (hyperparameters in unit scale) to a frame. What is not finite is
         masked."""
         known = np.isfinite(raw)
-        clipped = np.minimum(np.maximum(np.where(known, raw, 0.0), self._low), self._high)
+        clipped = np.fmin(np.fmax(raw, self._low), self._high)
         position = (self._forward(clipped) - self._start) / self._span
         vector = np.empty((len(raw), 2 * len(self)), dtype=np.float32)
         vector[:, : len(self)] = np.where(known, 2.0 * position - 1.0, 0.0)

@@ -13,7 +13,6 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hpbench.control.reward import FLOOR
 from hpbench.evaluation.records import Member
 from hpbench.registry import Registry
 
@@ -35,9 +34,9 @@ METRICS = Registry(
 class Episode:
     """A finished meta-episode, as metrics see it.
 
-    Args: scores: normalised evaluation scores, float64 ``[decisions + 1]``; index 0 is before any training. After a
-        divergence,
-            all remaining entries are the floor.
+    Args:
+        scores: normalised evaluation scores, float64 ``[decisions + 1]``; index 0 is before any training. After a
+            divergence, all remaining entries are the floor that the last recorded score is.
         steps: environment steps at each score, int64 ``[decisions + 1]``, as planned.
         member: the whole trace.
     """
@@ -58,7 +57,7 @@ def episode_of(member: Member, decisions: int, steps: int) -> Episode:
         decisions, steps: as planned for the whole meta-episode.
     """
     missing = decisions + 1 - len(member.scores)
-    scores = np.array([*member.scores, *[FLOOR] * missing], dtype=np.float64)
+    scores = np.array([*member.scores, *member.scores[-1:] * missing], dtype=np.float64)
     return Episode(scores, np.arange(decisions + 1) * (steps // decisions), member)
 
 

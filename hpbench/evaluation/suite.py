@@ -129,8 +129,10 @@ def suite_names() -> list[str]:
 def load_suite(name: str | Path) -> Suite:
     """A suite that comes with the package, by name, or one's own, by the path of its TOML or JSON file.
 
-    Raises: UnknownName: for a suite, environment, task, learner, track, tier or key that does not exist, with the
-        near misses. InvalidConfiguration: if the file cannot be read, or breaks the format.
+    Raises:
+        UnknownName: for a suite, environment, task, learner, track, tier or key that does not exist, with the near
+            misses.
+        InvalidConfiguration: if the file cannot be read, or breaks the format.
     """
     if isinstance(name, Path) or name.endswith((".toml", ".json")):
         path = Path(name)

@@ -12,8 +12,8 @@ def generalised_advantage(
     """Generalised advantage estimation (Schulman et al. 2016, eq. 16).
 
     Args:
-        reward: ``[members, steps, envs]``; where an episode was cut by its time limit, with the discounted value of its final
-            observation added.
+        reward: ``[members, steps, envs]``; where an episode was cut by its time limit, with the discounted value of
+            its final observation added.
         value: ``[members, steps, envs]``, of the observation that the step started from.
         done: 1 where the episode ended with this step, otherwise 0.
         last_value: ``[members, envs]``, of the observation after the last step.

@@ -1,7 +1,8 @@
 """The native engine: PPO for a population on one CPU, in C++ (see ``cpp/``), on the same tensors as the torch engine.
 
-It is built when the package is installed, if there is a C++ compiler. Members are computed one after the other, or spread over
-threads, each with its working set in the cache: a member's numbers do not depend on who else is in the population.
+It is built when the package is installed, if there is a C++ compiler. Members are computed one after the other, or
+spread over threads, each with its working set in the cache: a member's numbers do not depend on who else is in the
+population.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ _SIZES = (
     "abi", "members", "envs", "steps", "rollouts", "threads",
     "task", "observation", "outputs", "discrete", "width", "first", "second", "parameters_size",
     "state_size", "physics_size", "reset_draws", "delay_slots", "max_episode_steps",
-    "streams", "hyperparameter_count", "total_count", "normalize_observation", "normalize_reward", "has_success", "episodes",
+    "streams", "hyperparameter_count", "total_count", "normalize_observation", "normalize_reward",
+    "has_success", "episodes",
 )  # fmt: skip
 _NUMBERS = ("action_low", "action_high", "success_return")
 _STATE = (
@@ -72,7 +74,7 @@ def _library() -> ctypes.CDLL | str:
     """The engine, or why there is none."""
     path = library_path()
     if path is None:
-        return "it was not built when hpbench was installed (no C++ compiler found: install g++ or clang++, then reinstall)"
+        return "it was not built when hpbench was installed (no C++ compiler: install g++ or clang++, then reinstall)"
     if platform.machine().lower() in ("x86_64", "amd64") and torch.backends.cpu.get_cpu_capability() == "DEFAULT":
         return "this processor lacks AVX2 and FMA"
     library = ctypes.CDLL(str(path))

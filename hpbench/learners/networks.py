@@ -47,10 +47,11 @@ class MLP:
         ]
 
     def initial(self, keys: Tensor, calls: Tensor) -> Tensor:
-        """Fresh parameters, float32 ``[members, parameters]`` on the CPU: orthogonal weights (Saxe et al. 2014), zero biases.
+        """Fresh parameters, float32 ``[members, parameters]`` on the CPU: orthogonal weights (Saxe et al. 2014), zero
+        biases.
 
-        One call of the stream per layer; ``calls`` is advanced. The decompositions run in float64, member by member, so that
-        a member's start depends on nothing but its own stream.
+        One call of the stream per layer; ``calls`` is advanced. The decompositions run in float64, member by member,
+        so that a member's start depends on nothing but its own stream.
         """
         pieces = []
         last = len(self.sizes) - 2

@@ -11,7 +11,7 @@ EPSILON = 1e-8
 
 
 def initial_moments(name: str, members: int, size: int) -> dict[str, Tensor]:
-    """State entries ``<name>_mean``, ``_variance`` (float64 ``[members, size]``) and ``_count`` (float64 ``[members]``)."""
+    """State entries ``<name>_mean``, ``<name>_variance`` ``[members, size]`` and ``<name>_count`` ``[members]``."""
     return {
         f"{name}_mean": torch.zeros(members, size, dtype=torch.float64),
         f"{name}_variance": torch.ones(members, size, dtype=torch.float64),

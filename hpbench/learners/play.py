@@ -32,8 +32,8 @@ def play(
     Args:
         task: shared by the members up to physics.
         physics: float64 ``[members, columns]``.
-        act: policy: observations ``[members, episodes, size]`` and uniforms ``[members, episodes, action_draws]`` to actions
-            ``[members, episodes, width]``.
+        act: policy: observations ``[members, episodes, size]`` and uniforms ``[members, episodes, action_draws]`` to
+            actions ``[members, episodes, width]``.
         action_draws: uniform numbers that one action takes.
         keys, calls: of the stream, int64 ``[members]``. The caller advances the calls by ``PLAY_CALLS``.
         episodes: per member.

@@ -1,8 +1,8 @@
 """A population: many learners of one kind as one batch of tensors with a leading member axis.
 
 Everything a member is lives in ``Population.state``: parameters, optimiser moments, hyperparameters, random streams,
-environment states with their partial episodes, normalisers, counters. So fork, copy, snapshot and restore are indexing, and
-they are exact: a restored member continues bit for bit as the original would have.
+environment states with their partial episodes, normalisers, counters. So fork, copy, snapshot and restore are
+indexing, and they are exact: a restored member continues bit for bit as the original would have.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ class Snapshot:
                 arrays = {name: archive[name] for name in archive.files}
             header = json.loads(str(arrays.pop("header")))
             if header["format"] != SNAPSHOT_FORMAT:
-                raise SnapshotError(f"{str(path)!r}: snapshot format {header['format']}, this version reads {SNAPSHOT_FORMAT}")
+                raise SnapshotError(
+                    f"{str(path)!r}: snapshot format {header['format']}, this version reads {SNAPSHOT_FORMAT}"
+                )
             state = {name: torch.from_numpy(array) for name, array in arrays.items()}
             return cls(str(header["learner"]), dict(header["config"]), tuple(map(str, header["tasks"])), state)
         except (FileNotFoundError, SnapshotError):
@@ -133,7 +135,9 @@ class Population(ABC):
     ) -> None:
         self.tasks = [tasks] * len(seeds) if isinstance(tasks, Task) else list(tasks)
         if not seeds or len(self.tasks) != len(seeds):
-            raise InvalidConfiguration(f"{len(self.tasks)} tasks for {len(seeds)} seeds; need one per member, at least one")
+            raise InvalidConfiguration(
+                f"{len(self.tasks)} tasks for {len(seeds)} seeds; need one per member, at least one"
+            )
         if threads < 1:
             raise InvalidConfiguration(f"threads must be at least 1, got {threads}")
         self.config = config
@@ -176,8 +180,12 @@ class Population(ABC):
 
     def values(self) -> dict[str, Floats]:
         """Effective hyperparameters, read back from the tensor they act from: float64 ``[members]`` by name."""
-        table = self.state["hyperparameters"].cpu().numpy()
-        return {name: table[:, column].copy() for column, name in enumerate(self.hyperparameters)}
+        table = self.table()
+        return {name: table[:, column] for column, name in enumerate(self.hyperparameters)}
+
+    def table(self) -> Floats:
+        """:meth:`values` as one array, float64 ``[members, hyperparameters]``."""
+        return self.state["hyperparameters"].cpu().numpy().copy()
 
     def set_values(self, name: str, values: float | ArrayLike) -> None:
         """Set one hyperparameter, for all members or one value per member. It acts from the next update on.
@@ -203,7 +211,7 @@ class Population(ABC):
         low, high = self._bounds()
         if not ((values >= low) & (values <= high)).all():
             raise InvalidConfiguration(f"values outside their bounds: {values.tolist()}")
-        self.state["hyperparameters"].copy_(torch.from_numpy(np.ascontiguousarray(values)))
+        self.state["hyperparameters"].copy_(torch.from_numpy(values))
 
     @classmethod
     @functools.cache
@@ -215,8 +223,8 @@ class Population(ABC):
         """Train every member for a segment of that many rollouts.
 
         Returns:
-            Metrics of the segment by name, float64 ``[members]``; NaN where a metric has no value. A diverged member is left
-            as it is, and all its metrics are NaN.
+            Metrics of the segment by name, float64 ``[members]``; NaN where a metric has no value. A diverged member
+            is left as it is, and all its metrics are NaN.
         """
         if rollouts < 1:
             raise InvalidConfiguration(f"a segment needs at least one rollout, got {rollouts}")
@@ -263,7 +271,8 @@ class Population(ABC):
         return other
 
     def copy(self, source: Sequence[int] | NDArray[np.int64], target: Sequence[int] | NDArray[np.int64]) -> None:
-        """Overwrite the ``target`` members with what the ``source`` members have learned, as population-based training does.
+        """Overwrite the ``target`` members with what the ``source`` members have learned, as population-based
+        training does.
 
         Everything is copied except the random streams: a copy explores on its own stream from here on.
         """
@@ -290,7 +299,9 @@ class Population(ABC):
         """
         config = json.loads(json.dumps(asdict(self.config)))
         if snapshot.learner != self.name or json.loads(json.dumps(snapshot.config)) != config:
-            raise SnapshotError(f"snapshot of {snapshot.learner} {dict(snapshot.config)} does not fit {self.name} {config}")
+            raise SnapshotError(
+                f"snapshot of {snapshot.learner} {dict(snapshot.config)} does not fit {self.name} {config}"
+            )
         if snapshot.members != self.members:
             raise SnapshotError(f"snapshot of {snapshot.members} members does not fit a population of {self.members}")
         if snapshot.state.keys() != self.state.keys():
@@ -298,7 +309,9 @@ class Population(ABC):
         for name, tensor in self.state.items():
             other = snapshot.state[name]
             if other.shape != tensor.shape or other.dtype != tensor.dtype:
-                raise SnapshotError(f"{name}: {tuple(other.shape)} {other.dtype}, need {tuple(tensor.shape)} {tensor.dtype}")
+                raise SnapshotError(
+                    f"{name}: {tuple(other.shape)} {other.dtype}, need {tuple(tensor.shape)} {tensor.dtype}"
+                )
         self.state = {name: snapshot.state[name].to(self.device, copy=True) for name in self.state}
         known = {task.id: task for task in self.tasks}
         self.tasks = [known.get(name) or make_task(name) for name in snapshot.tasks]
@@ -306,7 +319,7 @@ class Population(ABC):
 
     def digests(self) -> list[str]:
         """One hash per member over its whole state: equal digests mean equal futures."""
-        rows = [np.ascontiguousarray(self.state[name].cpu().numpy()) for name in sorted(self.state)]
+        rows = [self.state[name].contiguous().cpu().numpy() for name in sorted(self.state)]
         digests = []
         for member in range(self.members):
             hasher = hashlib.sha256()

@@ -1,8 +1,9 @@
 """Proximal policy optimisation for a population (Schulman et al. 2017), in the form of its well-tested implementations.
 
-Clipped surrogate, generalised advantage estimation with time limits bootstrapped (Schulman et al. 2016; Pardo et al. 2018),
-advantages normalised per minibatch, mean squared value loss without clipping, Adam (epsilon 1e-5), gradients clipped by their
-global norm: the choices of Stable-Baselines3 and CleanRL (Huang et al. 2022, "The 37 implementation details of PPO").
+Clipped surrogate, generalised advantage estimation with time limits bootstrapped (Schulman et al. 2016; Pardo et al.
+2018), advantages normalised per minibatch, mean squared value loss without clipping, Adam (epsilon 1e-5), gradients
+clipped by their global norm: the choices of Stable-Baselines3 and CleanRL (Huang et al. 2022, "The 37 implementation
+details of PPO").
 
 This file is the reference. The native engine does the same on the same state, one member after the other.
 """
@@ -43,11 +44,11 @@ HYPERPARAMETERS = HyperparameterSpace(
     Hyperparameter("update_epochs", 1, 20, 10, "log", integer=True, meaning="passes over each rollout"),
     Hyperparameter("minibatches", 1, 32, 8, "log", integer=True, meaning="parts that each pass is split into"),
 )
-"""Defaults are those of Stable-Baselines3 2.x (minibatches of 64, as 8 parts of 512 steps), but for the entropy coefficient:
-there it is 0, which a log scale does not have."""
+"""Defaults are those of Stable-Baselines3 2.x (minibatches of 64, as 8 parts of 512 steps), but for the entropy
+coefficient: there it is 0, which a log scale does not have."""
 
 BUFFER = ("log_prob", "value", "reward", "done", "truncated", "final_value", "advantage", "return")
-"""Per-step numbers of a rollout, float32 ``[members, steps, envs]``; with ``observation``, ``action``, ``last_value``."""
+"""Per-step numbers of a rollout, float32 ``[members, steps, envs]``, beside observations and actions."""
 
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-5
@@ -81,7 +82,8 @@ class PPO(Population):
     """A population of PPO learners on a tensor task. See :class:`~hpbench.learners.population.Population`.
 
     Args:
-        engine: ``native`` (C++, CPU), ``torch`` (any device), or ``auto``: native where it is built and can do the task.
+        engine: ``native`` (C++, CPU), ``torch`` (any device), or ``auto``: native where it is built and can do the
+            task.
     """
 
     name = "ppo"
@@ -362,7 +364,7 @@ class PPO(Population):
         return standardised(self.state, "observation", observation)
 
     def _scaled_reward(self, reward: Tensor, done: Tensor) -> Tensor:
-        """Rewards over the running deviation of the discounted return (Gymnasium's NormalizeReward, once per rollout)."""
+        """Rewards over the running deviation of the discounted return (as Gymnasium's NormalizeReward)."""
         discount = self.state["hyperparameters"][:, self.hyperparameters.index("discount"), None]
         running, history = self.state["return_running"], []
         for t in range(reward.shape[1]):
@@ -386,7 +388,10 @@ class PPO(Population):
     def _forget(self) -> None:
         steps, envs, task = self.config.num_steps, self.config.num_envs, self.tasks[0]
         shapes: dict[str, tuple[int, ...]] = dict.fromkeys(BUFFER, (steps, envs))
-        shapes |= {"observation": (steps, envs, task.observation_size), "action": (steps, envs, self.environments.width)}
+        shapes |= {
+            "observation": (steps, envs, task.observation_size),
+            "action": (steps, envs, self.environments.width),
+        }
         shapes["last_value"] = (envs,)
         self.buffer = {name: torch.zeros(self.members, *shape, device=self.device) for name, shape in shapes.items()}
 

@@ -32,7 +32,8 @@ def covariance(activations: Tensor) -> Tensor:
 def dormant_share(covariances: Sequence[Tensor]) -> Floats:
     """Share of dormant hidden units, float64 ``[members]`` in [0, 1].
 
-    After Sokar et al. 2023 ("The dormant neuron phenomenon"), with the standard deviation over the batch in place of the mean
+    After Sokar et al. 2023 ("The dormant neuron phenomenon"), with the standard deviation over the batch in place of
+    the mean
     size of the activation: a saturated tanh unit is as useless as a ReLU unit stuck at zero.
 
     Args:
@@ -46,10 +47,11 @@ def dormant_share(covariances: Sequence[Tensor]) -> Floats:
 
 
 def feature_rank(matrix: Tensor) -> Floats:
-    """Effective rank of features with covariance ``[members, width, width]``: float64 ``[members]`` from 1 up to the width.
+    """Effective rank of features with covariance ``[members, width, width]``: float64 ``[members]`` from 1 up to the
+    width.
 
-    The participation ratio of the eigenvalues, (their sum)^2 / (sum of their squares) (Gao et al. 2017), which needs two sums
-    instead of a decomposition. 0 where the features do not vary at all.
+    The participation ratio of the eigenvalues, (their sum)^2 / (sum of their squares) (Gao et al. 2017), which needs
+    two sums instead of a decomposition. 0 where the features do not vary at all.
     """
     trace = matrix.diagonal(dim1=1, dim2=2).double().sum(dim=1)
     square = torch.linalg.vector_norm(matrix, dim=(1, 2), dtype=torch.float64).square()

@@ -40,7 +40,7 @@ def physics_of(tasks: Sequence[Task], device: torch.device) -> Tensor:
 
 
 def policy_action(task: Task, action: Tensor) -> Tensor:
-    """What the environment receives for a policy's float32 ``[members, envs, width]`` action: indices, or clipped vectors."""
+    """What the environment receives for a policy's ``[members, envs, width]`` action: indices or clipped vectors."""
     if task.discrete:
         return action[..., 0].long()
     return action.clamp(task.action_low, task.action_high)
@@ -59,7 +59,7 @@ class Environments:
         self.noise_draws = 2 * task.observation_size
 
     def start(self, physics: Tensor, reset_draws: Tensor, noise_draws: Tensor) -> dict[str, Tensor]:
-        """State of fresh episodes. Draws are uniforms ``[members, envs, reset_draws]`` and ``[members, envs, noise_draws]``."""
+        """State of fresh episodes, from uniforms ``[members, envs, reset_draws]`` and ``[members, envs, noise_draws]``."""
         shape, device = (len(physics), self.envs), physics.device
         state = {
             "env_state": self.dynamics.reset(reset_draws.double(), physics),
@@ -70,7 +70,9 @@ class Environments:
         state["env_observation"] = self._observe(state["env_state"], physics, noise_draws)
         return state
 
-    def step(self, state: dict[str, Tensor], physics: Tensor, action: Tensor, reset: Tensor, noise: Tensor) -> Transition:
+    def step(
+        self, state: dict[str, Tensor], physics: Tensor, action: Tensor, reset: Tensor, noise: Tensor
+    ) -> Transition:
         """Step all environments and restart those whose episode ended; ``state`` is updated.
 
         Args:
@@ -78,8 +80,8 @@ class Environments:
             physics: float64 ``[members, columns]``.
             action: policy output, float32 ``[members, envs, width]``.
             reset: uniforms ``[members, envs, reset_draws]`` for the restarts.
-            noise: uniforms ``[members, envs, noise_draws]`` for the observation noise; one draw serves the final observation
-                and, where the episode ended, the first one of the next.
+            noise: uniforms ``[members, envs, noise_draws]`` for the observation noise; one draw serves the final
+                observation and, where the episode ended, the first one of the next.
         """
         applied = policy_action(self.task, self._delayed(state, physics, action))
         after, reward, terminated = self.dynamics.step(state["env_state"], applied, physics)

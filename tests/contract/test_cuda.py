@@ -26,7 +26,9 @@ def test_first_rollout_and_update_agree_with_the_cpu(task_id: str) -> None:
     for each in (reference, found):
         each.train(1)
     for name, tensor in reference.state.items():
-        torch.testing.assert_close(found.state[name].cpu(), tensor, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            found.state[name].cpu(), tensor, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def test_everything_lives_on_the_device(task_id: str) -> None:

@@ -22,7 +22,9 @@ CONFIGS = {"ppo": PPOConfig(num_envs=4, num_steps=32)}
 ENGINES = ["torch"] if native.unavailable() else ["native", "torch"]
 
 
-def population(learner: str, engine: str, seeds: range | list[int] = range(3), task: str = TASK, **options: object) -> Population:
+def population(
+    learner: str, engine: str, seeds: range | list[int] = range(3), task: str = TASK, **options: object
+) -> Population:
     return make(learner)(tasks.make(task), seeds, CONFIGS[learner], engine=engine, **options)  # type: ignore[call-arg, arg-type]
 
 
@@ -52,7 +54,7 @@ def test_same_seed_same_digest_in_another_process(learner: str, engine: str) -> 
 
 @pytest.mark.parametrize("task", tasks.task_ids("classic"))
 def test_member_alone_equals_member_among_many(learner: str, engine: str, task: str) -> None:
-    """Bit for bit with the native engine. The torch engine's batched products may round differently with the batch size."""
+    """Bit for bit with the native engine; the torch engine's batched products may round by the batch size."""
     many, alone = population(learner, engine, range(64), task), population(learner, engine, [41], task)
     many_metrics, alone_metrics = many.train(1), alone.train(1)
     if engine == "native":
@@ -133,7 +135,7 @@ def test_evaluation_does_not_touch_training(learner: str, engine: str) -> None:
 
 
 def test_every_hyperparameter_acts(learner: str, engine: str) -> None:
-    """The actuation test: change one value, and the parameters after a segment differ; change nothing, and nothing does."""
+    """Actuation: change one value, and the parameters after a segment differ; change nothing, and nothing does."""
     space = make(learner).hyperparameters
     # Every bound is felt from here: large steps, a narrow clip range, gradients longer than the limit.
     start = {"learning_rate": 5e-3, "clip_range": 0.02, "max_gradient_norm": 0.05, "entropy_coefficient": 0.05}

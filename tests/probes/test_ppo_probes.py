@@ -92,7 +92,13 @@ def probe_task(probe: Probe, limit: int = 100) -> Task:
 
 
 def trained(probe: Probe, limit: int = 100, rollouts: int = 30, **values: float) -> PPO:
-    settings = {"learning_rate": 1e-2, "entropy_coefficient": 1e-5, "discount": DISCOUNT, "update_epochs": 5, "minibatches": 4} | values
+    settings = {
+        "learning_rate": 1e-2,
+        "entropy_coefficient": 1e-5,
+        "discount": DISCOUNT,
+        "update_epochs": 5,
+        "minibatches": 4,
+    } | values
     population = PPO(probe_task(probe, limit), [0, 1], PPOConfig(32, 8), values=settings, engine="torch")
     population.train(rollouts)
     return population

@@ -151,7 +151,12 @@ def test_curves_survive_and_are_dropped_when_the_setting_changes(module: Any, tm
     parity = module("learning_parity")
     problem = parity.PROBLEMS[2]
     parity.Curves(tmp_path, "sb3", problem).add(4, [1.0, 2.0])
-    assert parity.Curves(tmp_path, "sb3", problem).by_seed == {4: [1.0, 2.0]}
+    first, second = (parity.Curves(tmp_path, "sb3", problem) for _ in range(2))
+    assert first.by_seed == {4: [1.0, 2.0]}
+    first.add(5, [3.0, 4.0])
+    second.add(6, [5.0, 6.0])
+    kept = {4: [1.0, 2.0], 5: [3.0, 4.0], 6: [5.0, 6.0]}
+    assert parity.Curves(tmp_path, "sb3", problem).by_seed == kept
     changed = parity.replace(problem, values={**problem.values, "learning_rate": 2e-3})
     assert parity.Curves(tmp_path, "sb3", changed).by_seed == {}
 

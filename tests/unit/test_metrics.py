@@ -52,6 +52,7 @@ def test_after_a_divergence_the_floor_counts() -> None:
     assert cut.scores.tolist() == [0.1, 0.8, 0.0, 0.0, 0.0]
     assert cut.steps.tolist() == [0, 1000, 2000, 3000, 4000]
     assert load_metric("meta_score")(cut) == pytest.approx(0.5 * 0.8 / 4)
+    assert episode(-0.4, -0.5, -0.5).scores.tolist() == [-0.4, -0.5, -0.5, -0.5, -0.5]
 
 
 @pytest.mark.parametrize("name", list(METRICS))

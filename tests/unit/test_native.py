@@ -1,4 +1,4 @@
-"""The native engine does what the torch engine, the reference, does: same random numbers, same results up to rounding."""
+"""The native engine does what the torch engine, the reference, does, up to rounding."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ def pair(task_ids: list[str], config: PPOConfig, **values: list[float]) -> tuple
 
 def assert_equal(reference: PPO, fast: PPO, tolerance: float) -> None:
     for name, expected in reference.state.items():
-        torch.testing.assert_close(fast.state[name], expected, rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            fast.state[name], expected, rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 @needs_native
 @pytest.mark.parametrize("task_id", TASKS)
 def test_rollouts_and_updates_agree(task_id: str) -> None:
-    # Members differ in everything that shapes an update, and in the physics of their variant (noise, delay, reward scale).
+    # Members differ in all that shapes an update, and in their variant's physics (noise, delay, reward scale).
     ids = [task_id, f"{task_id}@train-1", f"{task_id}@train-5", f"{task_id}@train-8"]
     reference, fast = pair(
         ids,
