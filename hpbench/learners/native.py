@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 
 from hpbench.learners.population import Evaluation
+from hpbench.learners.ppo_metrics import TOTALS
 from hpbench.tasks.base import MAX_DELAY, Task
 
 if TYPE_CHECKING:
     from hpbench.learners.ppo import PPO
 
-ABI = 1
+ABI = 2
 
 _SIZES = (
     "abi", "members", "envs", "steps", "rollouts", "threads",
@@ -108,13 +109,19 @@ def obstacle(task: Task, hidden: tuple[int, ...], device: torch.device) -> str |
     return None
 
 
-def train(population: PPO, rollouts: int, totals: Tensor) -> None:
-    """Train every member for that many rollouts; add to ``totals`` float64 ``[members, len(TOTALS)]``."""
+def train(population: PPO, rollouts: int) -> Tensor:
+    """Train every member for that many rollouts.
+
+    Returns:
+        Totals of the segment, float64 ``[members, len(TOTALS)]``.
+    """
+    totals = torch.zeros(population.members, len(TOTALS), dtype=torch.float64)
     arguments = _arguments(population)
     arguments.rollouts = rollouts
-    arguments.total_count = totals.shape[1]
+    arguments.total_count = len(TOTALS)
     arguments.result_totals = totals.data_ptr()
     _call("hpbench_ppo_train", arguments)
+    return totals
 
 
 def evaluate(population: PPO, episodes: int) -> Evaluation:

@@ -8,9 +8,9 @@ indexing, and they are exact: a restored member continues bit for bit as the ori
 from __future__ import annotations
 
 import copy
-import functools
 import hashlib
 import json
+import operator
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -142,6 +142,7 @@ class Population(ABC):
             raise InvalidConfiguration(f"threads must be at least 1, got {threads}")
         self.config = config
         self.device = torch.device(device)
+        self._views: tuple[list[Tensor], list[list[memoryview]]] | None = None
         self.threads = threads
         self._check_tasks(self.tasks)
         members, columns = len(seeds), len(self.hyperparameters)
@@ -202,22 +203,24 @@ class Population(ABC):
         exact = np.array([item.canonical(float(value)) for value in row])
         self.state["hyperparameters"][:, column] = torch.from_numpy(exact).to(self.device)
 
-    def set_table(self, values: Floats) -> None:
-        """Set all hyperparameters at once: canonical values, float64 ``[members, hyperparameters]``.
+    def set_table(self, rows: Sequence[Sequence[float]]) -> None:
+        """Set all hyperparameters of all members at once.
+
+        Args:
+            rows: ``[members][hyperparameters]``, canonical values.
 
         Raises:
             InvalidConfiguration: if a value is outside its bounds or NaN.
         """
-        low, high = self._bounds()
-        if not ((values >= low) & (values <= high)).all():
-            raise InvalidConfiguration(f"values outside their bounds: {values.tolist()}")
-        self.state["hyperparameters"].copy_(torch.from_numpy(values))
-
-    @classmethod
-    @functools.cache
-    def _bounds(cls) -> tuple[Floats, Floats]:
-        items = cls.hyperparameters.values()
-        return np.array([item.low for item in items]), np.array([item.high for item in items])
+        for row in rows:
+            for item, value in zip(self.hyperparameters.values(), row, strict=True):
+                if not item.low <= value <= item.high:
+                    raise InvalidConfiguration(f"{item.name}={value:g} is outside [{item.low}, {item.high}]")
+        table = self.state["hyperparameters"]
+        if self.device.type == "cpu":
+            table.numpy()[:] = rows
+        else:
+            table.copy_(torch.tensor(rows, dtype=table.dtype))
 
     def train(self, rollouts: int) -> dict[str, Floats]:
         """Train every member for a segment of that many rollouts.
@@ -319,14 +322,31 @@ class Population(ABC):
 
     def digests(self) -> list[str]:
         """One hash per member over its whole state: equal digests mean equal futures."""
-        rows = [self.state[name].contiguous().cpu().numpy() for name in sorted(self.state)]
         digests = []
-        for member in range(self.members):
+        for parts in self._parts():
             hasher = hashlib.sha256()
-            for row in rows:
-                hasher.update(row[member].data)
+            for part in parts:
+                hasher.update(part)
             digests.append(hasher.hexdigest()[:32])
         return digests
+
+    def _parts(self) -> list[list[memoryview]]:
+        """Each member's part of each tensor, by name. On the CPU they are views, kept until a tensor is replaced."""
+        names = sorted(self.state)
+        tensors = [self.state[name] for name in names]
+        if self._views is not None:
+            seen, parts = self._views
+            if len(seen) == len(tensors) and all(map(operator.is_, seen, tensors)):
+                return parts
+        arrays = [tensor.contiguous().cpu().numpy() for tensor in tensors]
+        parts = [[array[member : member + 1].data for array in arrays] for member in range(self.members)]
+        if self.device.type == "cpu" and all(tensor.is_contiguous() for tensor in tensors):
+            self._views = tensors, parts
+        return parts
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes along: not the views, which are of this population's memory."""
+        return {**self.__dict__, "_views": None}
 
     def set_tasks(self, tasks: Sequence[Task]) -> None:
         """Move members to other tasks of the same shape, in the middle of training. Running episodes go on.

@@ -152,19 +152,22 @@ class PPO(Population):
     # -- training
 
     def _train(self, rollouts: int) -> dict[str, Floats]:
-        totals = torch.zeros(self.members, len(TOTALS), dtype=torch.float64, device=self.device)
-        if self.engine == "native":
-            native.train(self, rollouts, totals)
-        else:
-            for _ in range(rollouts):
-                self._collect(totals)
-                self._estimate(totals)
-                self._update(totals)
+        totals = native.train(self, rollouts) if self.engine == "native" else self._run(rollouts)
         self.state["steps"] += rollouts * self.steps_per_rollout
         healthy = torch.isfinite(self.state["parameters"]).all(dim=1) & torch.isfinite(totals).all(dim=1)
         self.state["diverged"] |= ~healthy
         self._keep_snippet()
         return self._metrics(totals)
+
+    def _run(self, rollouts: int) -> Tensor:
+        """A segment. Returns its totals, float64 ``[members, len(TOTALS)]``."""
+        totals = torch.zeros(self.members, len(TOTALS), dtype=torch.float64, device=self.device)
+        for _ in range(rollouts):
+            self._collect(totals)
+            self._estimate(totals)
+            self._update(totals)
+        self._measure(totals)
+        return totals
 
     @torch.no_grad()
     def _collect(self, totals: Tensor) -> None:
@@ -306,6 +309,14 @@ class PPO(Population):
             state["adam_square"].sqrt() / correction + ADAM_EPSILON
         )
 
+    @torch.no_grad()
+    def _measure(self, totals: Tensor) -> None:
+        """Plasticity of the actor on the observations of the last rollout."""
+        actor, _, _ = self.networks.unpack(self.state["parameters"])
+        share, rank = plasticity(actor, self.buffer["observation"].flatten(1, 2))
+        totals[:, TOTALS.index("dormant_share")] = share
+        totals[:, TOTALS.index("feature_rank")] = rank
+
     # -- policy
 
     @property
@@ -403,10 +414,9 @@ class PPO(Population):
         for name in ("observation", "action", "reward"):
             self.state[f"snippet_{name}"][:, SNIPPET - last :] = self.buffer[name][:, -last:, 0]
 
-    @torch.no_grad()
     def _metrics(self, totals: Tensor) -> dict[str, Floats]:
         metrics = summary(totals.cpu().numpy(), self.tasks[0].success_return is not None)
-        actor, _, _ = self.networks.unpack(self.state["parameters"])
-        metrics |= plasticity(actor, self.buffer["observation"].flatten(1, 2))
         broken = self.diverged
-        return {name: np.where(broken, np.nan, metrics[name]) for name in METRICS}
+        if broken.any():
+            metrics = {name: np.where(broken, np.nan, values) for name, values in metrics.items()}
+        return {name: metrics[name] for name in METRICS}

@@ -9,21 +9,23 @@ from hpbench.learners.population import Floats
 TOTALS = (
     "episodes", "return_sum", "return_square_sum", "length_sum", "successes",
     "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "gradient_norm", "gradient_clipped",
-    "optimiser_steps", "explained_variance", "update_ratio", "rollouts",
+    "optimiser_steps", "explained_variance", "update_ratio", "rollouts", "dormant_share", "feature_rank",
 )  # fmt: skip
-"""Columns of the running totals of a segment; the engines add to them. The order is shared with the native engine."""
+"""Columns of the running totals of a segment; the engines add to them, and set the last two at its end. The native
+engine shares the order."""
 
 METRICS = (
     "episodes", "return_mean", "return_sem", "episode_length", "success_rate",
     "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "explained_variance",
     "gradient_norm", "gradient_clipped", "update_ratio", "dormant_share", "feature_rank",
 )  # fmt: skip
-"""Keys of the metrics, in order. The last two are measured on the networks, not summed up."""
+"""Keys of the metrics, in order."""
 
 _PER_OPTIMISER_STEP = (
     "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "gradient_norm", "gradient_clipped",
 )  # fmt: skip
 _PER_ROLLOUT = ("explained_variance", "update_ratio")
+_AT_THE_END = ("dormant_share", "feature_rank")
 
 
 def summary(totals: Floats, success_known: bool) -> dict[str, Floats]:
@@ -46,4 +48,5 @@ def summary(totals: Floats, success_known: bool) -> dict[str, Floats]:
             "success_rate": total["successes"] / episodes if success_known else np.full_like(episodes, np.nan),
             **{name: total[name] / total["optimiser_steps"] for name in _PER_OPTIMISER_STEP},
             **{name: total[name] / total["rollouts"] for name in _PER_ROLLOUT},
+            **{name: total[name] for name in _AT_THE_END},
         }

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from hpbench.learners.networks import Weights, hidden_layers
-from hpbench.learners.population import Floats
 
 SAMPLE = 256
 """Observations that the measures look at."""
@@ -16,11 +15,16 @@ DORMANT = 0.025
 """A unit is dormant below this share of its layer's mean activity: the threshold of Sokar et al. 2023."""
 
 
-def plasticity(network: Weights, observations: Tensor) -> dict[str, Floats]:
-    """Both measures below for the actor on ``[members, batch, observation_size]``, each float64 ``[members]``."""
+def plasticity(network: Weights, observations: Tensor) -> tuple[Tensor, Tensor]:
+    """Dormant share and feature rank of the actor, each float64 ``[members]``.
+
+    Args:
+        network: its weights.
+        observations: ``[members, batch, observation_size]``.
+    """
     stride = max(1, observations.shape[1] // SAMPLE)
     covariances = [covariance(layer) for layer in hidden_layers(network, observations[:, ::stride])]
-    return {"dormant_share": dormant_share(covariances), "feature_rank": feature_rank(covariances[-1])}
+    return dormant_share(covariances), feature_rank(covariances[-1])
 
 
 def covariance(activations: Tensor) -> Tensor:
@@ -29,7 +33,7 @@ def covariance(activations: Tensor) -> Tensor:
     return (centred.mT @ centred) / activations.shape[1]
 
 
-def dormant_share(covariances: Sequence[Tensor]) -> Floats:
+def dormant_share(covariances: Sequence[Tensor]) -> Tensor:
     """Share of dormant hidden units, float64 ``[members]`` in [0, 1].
 
     After Sokar et al. 2023 ("The dormant neuron phenomenon"), with the standard deviation over the batch in place of
@@ -43,10 +47,10 @@ def dormant_share(covariances: Sequence[Tensor]) -> Floats:
     for matrix in covariances:
         activity = matrix.diagonal(dim1=1, dim2=2).sqrt()
         shares.append(activity <= DORMANT * activity.mean(dim=1, keepdim=True))
-    return torch.cat(shares, dim=1).double().mean(dim=1).cpu().numpy()
+    return torch.cat(shares, dim=1).double().mean(dim=1)
 
 
-def feature_rank(matrix: Tensor) -> Floats:
+def feature_rank(matrix: Tensor) -> Tensor:
     """Effective rank of features with covariance ``[members, width, width]``: float64 ``[members]`` from 1 up to the
     width.
 
@@ -55,4 +59,4 @@ def feature_rank(matrix: Tensor) -> Floats:
     """
     trace = matrix.diagonal(dim1=1, dim2=2).double().sum(dim=1)
     square = torch.linalg.vector_norm(matrix, dim=(1, 2), dtype=torch.float64).square()
-    return torch.where(square > 0, trace**2 / square, 0.0).cpu().numpy()
+    return torch.where(square > 0, trace**2 / square, 0.0)

@@ -59,7 +59,7 @@ class Environments:
         self.noise_draws = 2 * task.observation_size
 
     def start(self, physics: Tensor, reset_draws: Tensor, noise_draws: Tensor) -> dict[str, Tensor]:
-        """State of fresh episodes, from uniforms ``[members, envs, reset_draws]`` and ``[members, envs, noise_draws]``."""
+        """State of fresh episodes, from uniforms ``[members, envs, reset_draws]`` and ``[..., noise_draws]``."""
         shape, device = (len(physics), self.envs), physics.device
         state = {
             "env_state": self.dynamics.reset(reset_draws.double(), physics),

@@ -28,6 +28,7 @@ void Member::train() {
         estimate();
         update();
     }
+    plasticity();
 }
 
 // -- environments ---------------------------------------------------------------------------------------------------------
@@ -348,6 +349,44 @@ void Member::adam(float scale) {
         square[i] = 0.999f * square[i] + 0.001f * gradient * gradient;
         p[i] -= step * mean[i] / (std::sqrt(square[i]) / correction + 1e-5f);
     }
+}
+
+// -- plasticity -----------------------------------------------------------------------------------------------------------
+
+// Covariance [width, width] over the rows of x [count, width].
+static std::vector<float> covariance(const float* x, int count, int width) {
+    std::vector<float> centred(static_cast<size_t>(count) * width), mean(width), result(static_cast<size_t>(width) * width);
+    for (int i = 0; i < count; ++i)
+        for (int j = 0; j < width; ++j) mean[j] += x[i * width + j];
+    for (float& m : mean) m /= static_cast<float>(count);
+    for (int i = 0; i < count; ++i)
+        for (int j = 0; j < width; ++j) centred[i * width + j] = x[i * width + j] - mean[j];
+    multiply(centred.data(), 1, width, centred.data(), nullptr, result.data(), width, count, width);
+    for (float& c : result) c /= static_cast<float>(count);
+    return result;
+}
+
+// See hpbench/learners/representation.py, which says what the measures are.
+void Member::plasticity() {
+    constexpr int64_t SAMPLE = 256;
+    constexpr double DORMANT = 0.025;
+    const int64_t stride = std::max<int64_t>(1, batch_ / SAMPLE), size = a_.observation;
+    int count = 0;
+    for (int64_t i = 0; i < batch_; i += stride) std::copy_n(observations_ + i * size, size, &input_[size * count++]);
+    actor_.forward(input_.data(), count);
+    int64_t dormant = 0;
+    for (const auto& [hidden, width] : {std::pair{actor_.first_hidden(), a_.first}, {actor_.second_hidden(), a_.second}}) {
+        const std::vector<float> matrix = covariance(hidden, count, static_cast<int>(width));
+        double trace = 0.0, activity = 0.0;
+        for (int64_t j = 0; j < width; ++j) {
+            trace += matrix[j * width + j];
+            activity += std::sqrt(matrix[j * width + j]);
+        }
+        for (int64_t j = 0; j < width; ++j) dormant += std::sqrt(matrix[j * width + j]) <= DORMANT * activity / width;
+        const double square = square_sum(matrix.data(), matrix.size());
+        totals_[FEATURE_RANK] = square > 0.0 ? trace * trace / square : 0.0;  // the last layer's stays
+    }
+    totals_[DORMANT_SHARE] = static_cast<double>(dormant) / static_cast<double>(a_.first + a_.second);
 }
 
 // -- evaluation -----------------------------------------------------------------------------------------------------------

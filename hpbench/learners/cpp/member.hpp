@@ -59,6 +59,7 @@ class Member {
     void update();
     void minibatch(const std::pair<uint32_t, uint32_t>* order, int count);
     void adam(float scale);
+    void plasticity();
 
     float sample(const float* output, Draws& draws, uint64_t index, float* action) const;
     Outcome step(const Worlds& w, int64_t e, const float* action, Draws& noise, uint64_t noise_index);

@@ -68,6 +68,10 @@ class Network {
         multiply(x, 1, s.inputs, d1_.data(), nullptr, g1, s.inputs, count, s.first);
     }
 
+    // Hidden activations of the last forward call, [count, width].
+    const float* first_hidden() const { return h1_.data(); }
+    const float* second_hidden() const { return h2_.data(); }
+
   private:
     // d *= 1 - h^2, and the bias gradient: column sums of d.
     static void through_tanh(const std::vector<float>& h, std::vector<float>& d, int count, int width, float* bias) {
