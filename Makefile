@@ -20,11 +20,11 @@ quickstart: $(BIN)/python
 	$(BIN)/hpbench run --suite quick-v0 --output $(RESULTS)
 	$(BIN)/hpbench report --results $(RESULTS)/quick-v0
 
+# pytest runs in its own folder, so that what it imports is the installed package and not the sources beside it.
 test: $(BIN)/python
 	$(INSTALL) --quiet ".[dev]"
 	$(BIN)/pip check
 	$(MAKE) --no-print-directory lint
-	# From their own folder, so that what they import is the installed package and not the sources beside them.
 	cd tests && $(TEST_ENVIRONMENT) $(abspath $(BIN))/pytest -n 2
 
 lint:

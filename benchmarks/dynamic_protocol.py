@@ -6,7 +6,7 @@
 The dynamic protocol: CartPole, 20 decisions, after each a segment of 5,000 environment steps (10 rollouts of 4
 environments x 125 steps, 4 epochs x 4 minibatches, 64-64 tanh). One run sets a new learning rate, clip range, entropy
 coefficient, discount and lambda at every decision, the other keeps them; each run starts from a fresh learner.
-Subjects: the population directly (both engines, 1 and 64 members), the whole meta-environment through ``gym.make``,
+Subjects: the population directly (both engines, 1 and 10 members), the whole meta-environment through ``gym.make``,
 and Stable-Baselines3, whose schedules and coefficients are set between calls of ``learn``. One thread each, a process
 each, measured in turn, medians over rounds.
 
@@ -179,7 +179,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that everything runs, measures nothing")
-    parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (default 5)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured (default 3)")
     parser.add_argument("--engines", nargs="+", default=["native", "torch"], choices=["native", "torch"])
     parser.add_argument(
         "--out", type=Path, default=RESULTS, help="folder for dynamic_protocol.json and dynamic_protocol.md"
@@ -192,7 +192,7 @@ def main() -> None:
         torch.set_num_threads(1)
         serve(answers(Subject(**described), protocol))
         return
-    many, protocol = 64, DynamicProtocol()
+    many, protocol = 10, DynamicProtocol()
     if options.quick:
         many, protocol, options.rounds = 2, DynamicProtocol(decisions=2, rollouts=1, num_envs=2, num_steps=16), 2
     ours = [Subject(engine, members) for engine in options.engines for members in (1, many)]

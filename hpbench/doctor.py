@@ -150,7 +150,7 @@ def check_agents_package() -> Check:
         detail = f"import {AGENTS_PACKAGE} finds {folders[0] if folders else 'nothing'}, without {', '.join(missing)}"
         return Check(name, "problem", detail, "Run from another folder, or take that folder off PYTHONPATH.")
     if spec.origin is None or not _is_docstring_only(Path(spec.origin)):
-        detail = f"{folders[0]}/__init__.py has been overwritten by another package of that name"
+        detail = f"{folders[0]}/__init__.py is missing, or has been overwritten by another package of that name"
         return Check(name, "problem", detail, f"To mend it, {_REINSTALL}")
     return Check(name, "ok", str(folders[0]))
 

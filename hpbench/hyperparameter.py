@@ -7,6 +7,7 @@ what is printed equal to what is used.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -85,6 +86,10 @@ class Hyperparameter:
             return -math.log1p(-value)
         return value
 
+    @functools.cached_property
+    def _ends(self) -> tuple[float, float]:
+        return self._forward(self.low), self._forward(self.high)
+
     def canonical(self, value: float) -> float:
         """The nearest value that this hyperparameter can take: inside the bounds, five digits, whole if integer.
 
@@ -109,13 +114,13 @@ class Hyperparameter:
 
     def to_unit(self, value: float) -> float:
         """Position of ``value`` between the bounds on this scale: 0 at ``low``, 1 at ``high``."""
-        low, high = self._forward(self.low), self._forward(self.high)
+        low, high = self._ends
         return (self._forward(value) - low) / (high - low)
 
     def from_unit(self, unit: float) -> float:
         """Inverse of :meth:`to_unit`, exact on canonical values. ``unit`` is clipped to ``[0, 1]``."""
         unit = min(max(unit, 0.0), 1.0)
-        low, high = self._forward(self.low), self._forward(self.high)
+        low, high = self._ends
         x = low + unit * (high - low)
         if self.scale == "log":
             x = math.exp(x)

@@ -81,13 +81,16 @@ class _BoxReader(_ArrayReader):
 
     def read(self, action: Any, values: Sequence[float]) -> Update:
         array = self._numbers(action, "f", f"a float32 array of shape ({len(self._hot)},) in [-1, 1]")
-        inside = np.minimum(np.maximum(array, -1.0), 1.0).astype(np.float32)
+        if array.dtype != np.float32:
+            # Large numbers are cut, but not to the bounds, which would hide them: 1e300 must not become infinite.
+            array = np.where(np.isfinite(array), np.clip(array, -2.0, 2.0), array).astype(np.float32)
         new, clipped = list(values), []
-        for (column, item), given, component in zip(self._hot, array.tolist(), inside.tolist(), strict=True):
-            if not math.isfinite(given):
-                raise InvalidAction(f"the action component of {item.name} is {given}; expected a number in [-1, 1]")
-            new[column], cut = self._apply(item, values[column], component)
-            if cut or not -1.0 <= given <= 1.0:
+        for (column, item), component in zip(self._hot, array.tolist(), strict=True):
+            if not math.isfinite(component):
+                raise InvalidAction(f"the action component of {item.name} is {component}; expected a number in [-1, 1]")
+            inside = min(max(component, -1.0), 1.0)
+            new[column], cut = self._apply(item, values[column], inside)
+            if cut or inside != component:
                 clipped.append(item.name)
         return Update(tuple(new), tuple(clipped))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -16,7 +16,7 @@ from hpbench.control.action import Update
 from hpbench.control.history import History
 from hpbench.control.observation import Frame
 from hpbench.control.options import EnvOptions
-from hpbench.control.reward import meta_score, rewards
+from hpbench.control.reward import meta_score, reward
 from hpbench.control.scoring import Counterfactual, evaluate
 from hpbench.control.setting import Setting
 from hpbench.control.snapshot import EpisodeSnapshot
@@ -25,7 +25,7 @@ from hpbench.errors import InvalidAction, SnapshotError
 
 __all__ = ["BatchStep", "EnvOptions", "EpisodeBatch", "EpisodeSnapshot"]
 
-Floats = NDArray[np.float64]
+Table = list[list[float]]
 Info = dict[str, Any]
 
 
@@ -43,7 +43,7 @@ class BatchStep:
     """
 
     observations: list[Any]
-    rewards: Floats
+    rewards: NDArray[np.float64]
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
     infos: list[Info]
@@ -75,9 +75,8 @@ class EpisodeBatch:
         self.plan = self.setting.plan(self.population.steps_per_rollout)
         self.specs = self.setting.specs(self.plan)
         self._names = shown_names(self.setting.hyperparameters, options.names)
-        self._shift_at = np.array(self.setting.shift_at(self.plan.decisions))
-        self._history: History | None = None
-        self._feedback = [""] * self.members
+        self._shift_at = self.setting.shift_at(self.plan.decisions)
+        self._histories: list[History] = []
 
     @property
     def options(self) -> EnvOptions:
@@ -112,14 +111,11 @@ class EpisodeBatch:
         Returns:
             Observations and infos, one per member.
         """
-        if self._history is not None:
+        if self._histories:
             self.population = self.setting.population()
-        self._history = self._blank()
-        self._feedback = [""] * self.members
-        rows, values = np.arange(self.members), self.population.table()
-        self.setting.features.record_values(self._history, rows, values)
-        self._evaluate(self._history, rows, np.full(self.members, np.nan))
-        return self._observe(values), self._infos(values)
+        self._histories = [self.setting.features.start(row) for row in self.population.table().tolist()]
+        self._evaluate(range(self.members), [math.nan] * self.members)
+        return self.observe(), self.infos()
 
     def step(self, actions: Sequence[Any]) -> BatchStep:
         """One decision: apply the actions, train one segment, evaluate.
@@ -131,223 +127,219 @@ class EpisodeBatch:
             InvalidAction: for an action without meaning (see :mod:`hpbench.control.action`). Nothing has happened then.
             gymnasium.error.ResetNeeded: before the first reset, or after the end of all meta-episodes.
         """
-        history = self._running()
-        running = ~self._ended(history)
-        if not running.any():
+        self._require_reset()
+        running = [m for m in range(self.members) if not self._ended(m)]
+        if not running:
             raise gym.error.ResetNeeded("the meta-episode has ended; call reset()")
-        rows, everyone, decisions = np.flatnonzero(running), np.arange(self.members), self.plan.decisions
-        values = self.population.table()
-        updates = self._read(actions, rows, values)
-        self._shift(history)
-        fork = Counterfactual.fork(self.population, self._changed(values, updates))
-        self._apply(history, values, updates)
-        metrics = self.population.train(self.plan.rollouts)
-        before = history.scores[everyone, history.decision]
-        history.decision[rows] += 1
-        history.diverged |= self.population.diverged
-        values = self.population.table()
-        self.setting.features.record_values(history, rows, values)
-        self.setting.features.record_segment(history, rows, self._split_entropy(metrics))
-        after = self._evaluate(history, rows, before)
-        unchanged = self._play(history, fork, before, after)
-        earned = rewards(self.options.reward, before, after, unchanged, decisions, history.last_invalid)
-        earned[~running] = 0.0
-        truncated = (history.decision == decisions) & ~history.diverged
-        return BatchStep(self._observe(values), earned, history.diverged.copy(), truncated, self._infos(values))
+        values = self.population.table().tolist()
+        updates = self._read(actions, running, values)
+        before = [history.scores[-1] for history in self._histories]
+        self._shift(running)
+        fork = self._unchanged_copies(values, updates)
+        self._apply(values, updates)
+        self._train(running)
+        self._evaluate(running, before)
+        unchanged = self._play(fork, before)
+        return BatchStep(
+            observations=self.observe(),
+            rewards=np.array(
+                [self._reward(m, before[m], unchanged) if m in updates else 0.0 for m in range(self.members)]
+            ),
+            terminated=np.array([history.diverged for history in self._histories]),
+            truncated=np.array([self._ended(m) and not h.diverged for m, h in enumerate(self._histories)]),
+            infos=self.infos(),
+        )
 
     def observe(self) -> list[Any]:
         """The current observations, one per member."""
-        return self._observe(self.population.table())
-
-    def infos(self) -> list[Info]:
-        """The current infos, one per member, each ``{"hpbench": {...}}`` of plain JSON values."""
-        return self._infos(self.population.table())
+        frame, snippet = self._frame()
+        if self.options.observation == "vector":
+            return list(frame.vector)
+        texts = self._render(frame, snippet)
+        if self.options.observation == "text":
+            return list(texts)
+        return [{"vector": vector, "text": text} for vector, text in zip(frame.vector, texts, strict=True)]
 
     def texts(self) -> list[str]:
         """The current text views, one per member, whatever the ``observation`` option is."""
-        return self._render(*self._frame(), self.population.table())
+        return self._render(*self._frame())
+
+    def infos(self) -> list[Info]:
+        """The current infos, one per member, each ``{"hpbench": {...}}`` of plain JSON values."""
+        self._require_reset()
+        steps, digests = self.population.steps.tolist(), self.population.digests()
+        return [{"hpbench": self._info(m, steps[m], digests[m])} for m in range(self.members)]
 
     # -- copies --------------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> EpisodeSnapshot:
         """An exact copy of all members."""
-        history, options = self._running(), self.options.to_dict()
-        return EpisodeSnapshot(options, self.seeds, tuple(self._feedback), history.arrays(), self.population.snapshot())
+        self._require_reset()
+        histories = tuple(history.to_dict() for history in self._histories)
+        return EpisodeSnapshot(self.options.to_dict(), self.seeds, histories, self.population.snapshot())
 
     def restore(self, snapshot: EpisodeSnapshot) -> None:
         """Return to a snapshot of a batch with the same options and seeds; what follows is exactly what followed then.
 
         Raises:
-            SnapshotError: if the snapshot is of another batch, or its arrays do not fit.
+            SnapshotError: if the snapshot is of another batch, or damaged.
         """
         if dict(snapshot.options) != self.options.to_dict() or tuple(snapshot.seeds) != self.seeds:
             raise SnapshotError("the snapshot is of a batch with other options or seeds")
-        if len(snapshot.feedback) != self.members:
-            raise SnapshotError(f"{len(snapshot.feedback)} lines of feedback for {self.members} members")
-        history = History.from_arrays(snapshot.history, like=self._blank())
+        histories = [History.from_dict(fields) for fields in snapshot.histories]
+        if len(histories) != self.members:
+            raise SnapshotError(f"{len(histories)} histories for {self.members} members")
+        for history in histories:
+            self.setting.features.check(history, self.plan.decisions)
         self.population.restore(snapshot.population)
-        self._history = history
-        self._feedback = list(snapshot.feedback)
+        self._histories = histories
 
     def spawn(self, members: Sequence[int]) -> Self:
         """A new, independent batch whose member ``i`` is an exact copy of member ``members[i]``, streams included."""
-        history = self._running()
+        self._require_reset()
         other = copy.copy(self)
         other.population = self.population.fork(members)
         other.setting = self.setting.take(members)
         other.specs = other.setting.specs(self.plan)
-        other._history = history.take(np.asarray(members, dtype=np.int64))
-        other._feedback = [self._feedback[i] for i in members]
-        other._shift_at = self._shift_at[list(members)]
+        other._histories = [self._histories[m].copy() for m in members]
+        other._shift_at = [self._shift_at[m] for m in members]
         return other
 
     # -- parts of a decision -------------------------------------------------------------------------------------------
 
-    def _read(self, actions: Sequence[Any], rows: NDArray[np.int64], values: Floats) -> dict[int, Update]:
+    def _read(self, actions: Sequence[Any], running: Sequence[int], values: Table) -> dict[int, Update]:
         if len(actions) != self.members:
             raise InvalidAction(f"{len(actions)} actions for {self.members} members")
         updates = {}
-        for member in rows.tolist():
+        for m in running:
             try:
-                updates[member] = self.setting.reader.read(actions[member], values[member].tolist())
+                updates[m] = self.setting.reader.read(actions[m], values[m])
             except InvalidAction as error:
                 if self.members == 1:
                     raise
-                raise InvalidAction(f"member {member}: {error}") from error
+                raise InvalidAction(f"member {m}: {error}") from error
         return updates
 
-    def _shift(self, history: History) -> None:
+    def _shift(self, running: Sequence[int]) -> None:
         """Change the task of the members whose time has come."""
-        due = (history.decision == self._shift_at) & ~history.shifted & ~history.diverged
-        if due.any():
+        due = [m for m in running if self._histories[m].decision == self._shift_at[m]]
+        if due:
             current = list(self.population.tasks)
-            for member in np.flatnonzero(due).tolist():
-                current[member] = self.setting.shifted_task(member)
+            for m in due:
+                current[m] = self.setting.shifted_task(m)
+                self._histories[m].shifted = True
             self.population.set_tasks(current)
-            history.shifted |= due
 
-    def _changed(self, values: Floats, updates: Mapping[int, Update]) -> list[int]:
-        """The members that need a copy without the update."""
+    def _unchanged_copies(self, values: Table, updates: Mapping[int, Update]) -> Counterfactual | None:
+        """Copies of the members whose update changes something."""
         if self.options.reward != "uplift":
-            return []
-        return [member for member, update in updates.items() if update.values != tuple(values[member].tolist())]
+            return None
+        changed = [m for m, update in updates.items() if update.values != tuple(values[m])]
+        return Counterfactual(changed, self.population.fork(changed)) if changed else None
 
-    def _apply(self, history: History, values: Floats, updates: Mapping[int, Update]) -> None:
-        wanted = values.copy()
-        for member, update in updates.items():
-            wanted[member] = update.values
-            history.last_invalid[member] = bool(update.invalid)
-            history.invalid[member] += bool(update.invalid)
-            history.clipped[member] = [name in update.clipped for name in self._names] if update.clipped else False
-            self._feedback[member] = self._feedback_line(update)
-        if (wanted != values).any():
-            self.population.set_table(wanted)
+    def _apply(self, values: Table, updates: Mapping[int, Update]) -> None:
+        for m, update in updates.items():
+            history = self._histories[m]
+            history.last_invalid, history.clipped = bool(update.invalid), update.clipped
+            history.invalid += history.last_invalid
+            history.feedback = self._feedback(update)
+        if any(update.values != tuple(values[m]) for m, update in updates.items()):
+            rows = [updates[m].values if m in updates else row for m, row in enumerate(values)]
+            self.population.set_table(rows)
 
-    def _feedback_line(self, update: Update) -> str:
+    def _feedback(self, update: Update) -> str:
         if update.invalid:
             return f"the last action was invalid and changed nothing: {update.invalid}"
         if update.clipped:
             return f"the last action was cut at the bounds of {', '.join(self._names[name] for name in update.clipped)}"
         return ""
 
-    def _evaluate(self, history: History, rows: NDArray[np.int64], before: Floats) -> Floats:
-        """Play and record an evaluation of the members in ``rows``, and return the scores of all."""
+    def _train(self, running: Sequence[int]) -> None:
+        metrics = self.population.train(self.plan.rollouts)
+        if not self.setting.tasks[0].discrete and "entropy" in metrics:
+            # Only a discrete policy has a largest entropy to relate to.
+            metrics["entropy_per_dimension"] = metrics.pop("entropy")
+        features = self.setting.features
+        columns = [metrics.get(name) for name in features.metric_names]
+        values, diverged = self.population.table().tolist(), self.population.diverged.tolist()
+        for m in running:
+            history = self._histories[m]
+            history.decision += 1
+            history.diverged = diverged[m]
+            row = [math.nan if column is None else float(column[m]) for column in columns]
+            features.record(history, self.setting.tasks[m].anchors, values[m], row)
+
+    def _evaluate(self, running: Sequence[int], before: Sequence[float]) -> None:
         outcome = evaluate(self.population, self.plan.evaluation_episodes, before)
-        history.scores[rows, history.decision[rows]] = outcome.scores[rows]
-        history.evaluation_return[rows] = outcome.returns[rows]
-        history.evaluation_steps[rows] += outcome.steps[rows]
-        return outcome.scores
+        for m in running:
+            history = self._histories[m]
+            history.scores.append(outcome.scores[m])
+            history.evaluation_return = outcome.returns[m]
+            history.evaluation_steps += outcome.steps[m]
 
-    def _play(self, history: History, fork: Counterfactual, before: Floats, after: Floats) -> Floats:
-        """Scores without the update, and the account of the steps that this took."""
-        if fork.population is None:
-            return after
-        outcome, steps = fork.play(self.plan.rollouts, self.plan.evaluation_episodes, before[fork.members])
-        history.counterfactual_steps[fork.members] += steps
-        history.counterfactual_evaluation_steps[fork.members] += outcome.steps
-        unchanged = after.copy()
-        unchanged[fork.members] = outcome.scores
-        return unchanged
+    def _play(self, fork: Counterfactual | None, before: Sequence[float]) -> dict[int, float]:
+        """Scores without the update of the members that have a copy, and the account of the steps that this took."""
+        if fork is None:
+            return {}
+        last = [before[m] for m in fork.members]
+        outcome, steps = fork.play(self.plan.rollouts, self.plan.evaluation_episodes, last)
+        for i, m in enumerate(fork.members):
+            self._histories[m].counterfactual_steps += steps[i]
+            self._histories[m].counterfactual_evaluation_steps += outcome.steps[i]
+        return dict(zip(fork.members, outcome.scores, strict=True))
 
-    def _split_entropy(self, metrics: dict[str, Floats]) -> dict[str, Floats]:
-        """Only a discrete policy has a largest entropy to relate to."""
-        if self.setting.tasks[0].discrete or "entropy" not in metrics:
-            return metrics
-        other = {name: values for name, values in metrics.items() if name != "entropy"}
-        return {**other, "entropy_per_dimension": metrics["entropy"]}
+    def _reward(self, m: int, before: float, unchanged: Mapping[int, float]) -> float:
+        history = self._histories[m]
+        after = history.scores[-1]
+        alone = unchanged.get(m, after)
+        return reward(self.options.reward, before, after, alone, self.plan.decisions, history.last_invalid)
 
     # -- views ---------------------------------------------------------------------------------------------------------
 
-    def _observe(self, values: Floats) -> list[Any]:
-        frame, snippet = self._frame()
-        if self.options.observation == "vector":
-            return list(frame.vector)
-        texts = self._render(frame, snippet, values)
-        if self.options.observation == "text":
-            return list(texts)
-        return [{"vector": vector, "text": text} for vector, text in zip(frame.vector, texts, strict=True)]
-
     def _frame(self) -> tuple[Frame, Snippet | None]:
-        history = self._running()
+        self._require_reset()
         # Members of one batch start together, so either all or none have trained.
-        snippet = self._snippet() if int(history.decision.max()) > 0 else None
-        raw = self.setting.features.raw(history, self.plan.decisions, snippet)
+        snippet = self._snippet() if self._histories[0].decision > 0 else None
+        raw = self.setting.features.raw(self._histories, self.plan.decisions, snippet)
         return self.setting.schema.encode(raw), snippet
-
-    def _render(self, frame: Frame, snippet: Snippet | None, values: Floats) -> list[str]:
-        tasks = [task.id for task in self.setting.tasks]
-        return self.setting.view.render(frame, tasks, values, snippet, self._feedback)
-
-    def _infos(self, values: Floats) -> list[Info]:
-        history = self._running()
-        steps, digests = self.population.steps.tolist(), self.population.digests()
-        ended = self._ended(history).tolist()
-        return [
-            {"hpbench": self._info(history, m, row, steps[m], digests[m], ended[m])}
-            for m, row in enumerate(values.tolist())
-        ]
-
-    def _info(self, history: History, m: int, values: list[float], steps: int, digest: str, ended: bool) -> Info:
-        decision = int(history.decision[m])
-        names = list(self._names)
-        info: Info = {
-            "task": self.setting.tasks[m].id,
-            "seed": self.seeds[m],
-            "decision": decision,
-            "steps": steps,
-            "evaluation_steps": int(history.evaluation_steps[m]),
-            "score": float(history.scores[m, decision]),
-            "return": float(history.evaluation_return[m]),
-            "values": dict(zip(names, values, strict=True)),
-            "clipped": list(itertools.compress(names, history.clipped[m].tolist())),
-            "invalid": int(history.invalid[m]),
-            "shifted": bool(history.shifted[m]),
-            "diverged": bool(history.diverged[m]),
-            "digest": digest,
-        }
-        if self.options.reward == "uplift":
-            info["counterfactual_steps"] = int(history.counterfactual_steps[m])
-            info["counterfactual_evaluation_steps"] = int(history.counterfactual_evaluation_steps[m])
-        if ended:
-            info["meta_score"] = meta_score(history.scores[m, 1 : decision + 1], self.plan.decisions)
-        return info
 
     def _snippet(self) -> Snippet:
         state = self.population.state
-        parts = (state[f"snippet_{name}"].cpu().numpy() for name in ("observation", "action", "reward"))
-        return Snippet(*parts)
+        return Snippet(*(state[f"snippet_{name}"].tolist() for name in ("observation", "action", "reward")))
 
-    # -- small things --------------------------------------------------------------------------------------------------
+    def _render(self, frame: Frame, snippet: Snippet | None) -> list[str]:
+        tasks = [task.id for task in self.setting.tasks]
+        values = [history.values for history in self._histories]
+        feedback = [history.feedback for history in self._histories]
+        return self.setting.view.render(frame, tasks, values, snippet, feedback)
 
-    def _running(self) -> History:
-        if self._history is None:
+    def _info(self, m: int, steps: int, digest: str) -> Info:
+        history = self._histories[m]
+        info: Info = {
+            "task": self.setting.tasks[m].id,
+            "seed": self.seeds[m],
+            "decision": history.decision,
+            "steps": steps,
+            "evaluation_steps": history.evaluation_steps,
+            "score": history.scores[-1],
+            "return": history.evaluation_return,
+            "values": dict(zip(self._names, history.values, strict=True)),
+            "clipped": list(history.clipped),
+            "invalid": history.invalid,
+            "shifted": history.shifted,
+            "diverged": history.diverged,
+            "digest": digest,
+        }
+        if self.options.reward == "uplift":
+            info["counterfactual_steps"] = history.counterfactual_steps
+            info["counterfactual_evaluation_steps"] = history.counterfactual_evaluation_steps
+        if self._ended(m):
+            info["meta_score"] = meta_score(history.scores[1:], self.plan.decisions)
+        return info
+
+    def _ended(self, m: int) -> bool:
+        return self._histories[m].diverged or self._histories[m].decision == self.plan.decisions
+
+    def _require_reset(self) -> None:
+        if not self._histories:
             raise gym.error.ResetNeeded("call reset() first")
-        return self._history
-
-    def _ended(self, history: History) -> NDArray[np.bool_]:
-        ended: NDArray[np.bool_] = history.diverged | (history.decision == self.plan.decisions)
-        return ended
-
-    def _blank(self) -> History:
-        metrics = len(self.setting.features.metric_names)
-        return History.empty(self.members, self.plan.decisions, metrics, len(self._names))

@@ -1,27 +1,131 @@
-"""What happened in the meta-episodes of a batch so far, and the raw features that follow from it."""
+"""What happened in a meta-episode so far, and the raw features that follow from it.
+
+A history is plain Python numbers. There are few of them, and they are touched once per decision: array operations would
+cost more than the arithmetic they save, above all right after the learner has swept the caches.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hpbench.control.observation import UPDATES, Floats, Schema, UnitScale
+from hpbench.control.observation import UPDATES, Floats, Schema
 from hpbench.errors import SnapshotError
 from hpbench.tasks.base import Anchors
 
 if TYPE_CHECKING:
     from hpbench.control.text import Snippet
 
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+NAN = math.nan
+Row = tuple[float, ...]
 
-_WINDOW = np.arange(UPDATES + 1)
-# Features that are computed one by one, in the order of FeatureBuilder.raw.
+
+@dataclass
+class History:
+    """One member's meta-episode.
+
+    Args:
+        decision: decisions done.
+        scores: normalised evaluation scores, from decision 0 on.
+        evaluation_return: mean unscaled return of the last evaluation.
+        training_scores: normalised mean returns of the training episodes, from decision 0 (NaN) on.
+        metrics: of the last segment, in the order of :attr:`FeatureBuilder.metric_names`; NaN where unknown.
+        values: hyperparameters in force.
+        units: the same in unit scale.
+        changes: what each update changed in unit scale.
+        best_return, best_score, best_decision: the best segment by training return; NaN before there is one.
+        evaluation_steps, counterfactual_steps, counterfactual_evaluation_steps: environment steps beyond training.
+        invalid: invalid actions so far.
+        last_invalid: whether the last action was one.
+        clipped: hyperparameters that the last action would have moved past a bound.
+        feedback: one line on the last action, or empty.
+        shifted: whether the task has changed.
+        diverged: whether the learner has diverged, which ended the meta-episode.
+    """
+
+    decision: int = 0
+    scores: list[float] = field(default_factory=list)
+    evaluation_return: float = NAN
+    training_scores: list[float] = field(default_factory=lambda: [NAN])
+    metrics: Row = ()
+    values: Row = ()
+    units: Row = ()
+    changes: list[Row] = field(default_factory=list)
+    best_return: float = NAN
+    best_score: float = NAN
+    best_decision: int = 0
+    evaluation_steps: int = 0
+    counterfactual_steps: int = 0
+    counterfactual_evaluation_steps: int = 0
+    invalid: int = 0
+    last_invalid: bool = False
+    clipped: tuple[str, ...] = ()
+    feedback: str = ""
+    shifted: bool = False
+    diverged: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON values (NaN included)."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """An independent copy of what :meth:`to_dict` gave, also after a round trip through JSON.
+
+        Raises:
+            SnapshotError: if fields are missing, unknown or of another type.
+        """
+        known = {item.name for item in dataclasses.fields(cls)}
+        if fields.keys() != known:
+            raise SnapshotError(f"history fields differ: {sorted(fields.keys() ^ known)}")
+        try:
+            read: dict[str, Any] = {
+                name: _READ[type(getattr(_BLANK, name))](name, value) for name, value in fields.items()
+            }
+            return cls(**read)
+        except (TypeError, ValueError) as error:
+            raise SnapshotError(f"damaged history: {error}") from error
+
+    def copy(self) -> Self:
+        """An independent copy."""
+        return dataclasses.replace(
+            self,
+            scores=list(self.scores),
+            training_scores=list(self.training_scores),
+            changes=list(self.changes),
+        )
+
+
+_BLANK = History()
+
+
+def _exactly(kind: type) -> Any:
+    def read(name: str, value: Any) -> Any:
+        if type(value) is not kind:
+            raise TypeError(f"{name} is a {type(value).__name__}")
+        return value
+
+    return read
+
+
+def _sequence(name: str, value: Any) -> list[Any]:
+    """Numbers, or (for changes) rows of numbers."""
+    return [tuple(map(float, item)) if name == "changes" else float(item) for item in value]
+
+
+def _row(name: str, value: Any) -> tuple[Any, ...]:
+    return tuple(map(str, value)) if name == "clipped" else tuple(map(float, value))
+
+
+_READ = {kind: _exactly(kind) for kind in (int, float, bool, str)} | {list: _sequence, tuple: _row}
+
+# Features that are computed one by one, in the order of FeatureBuilder._row.
 _SINGLE = (
     "budget_fraction",
     "decisions_left",
@@ -38,194 +142,105 @@ _FROM_METRICS = ("return_mean", "return_sem", "episode_length", "success_rate")
 _METRIC_GROUPS = ("losses", "optimiser", "plasticity")
 
 
-@dataclass
-class History:
-    """Plain arrays with a leading member axis; indexing them forks a member's past.
-
-    The time axes of ``training_scores`` and ``units`` begin with ``UPDATES`` rows of NaN, so that a look back never
-    leaves the array: decision ``t`` stands in row ``UPDATES + t``.
-
-    Args:
-        decision: decisions done.
-        scores: normalised evaluation score by decision, ``[members, decisions + 1]``; NaN in the future.
-        evaluation_return: mean unscaled return of the last evaluation.
-        training_scores: normalised mean return of the segments' training episodes, ``[members, UPDATES + decisions +
-            1]``.
-        metrics: last segment's metrics in the schema's order, ``[members, metrics]``.
-        units: hyperparameters in unit scale by decision, ``[members, UPDATES + decisions + 1, hyperparameters]``.
-        best_return, best_score, best_decision: the best segment by training return; NaN and 0 before there is one.
-        evaluation_steps, counterfactual_steps, counterfactual_evaluation_steps: environment steps so far, beyond
-            training.
-        invalid: invalid actions so far.
-        last_invalid: whether the last action was one.
-        clipped: hyperparameters that the last action would have moved past a bound, ``[members, hyperparameters]``.
-        shifted: whether the task has changed.
-        diverged: whether the learner has diverged, which ended the meta-episode.
-    """
-
-    decision: Ints
-    scores: Floats
-    evaluation_return: Floats
-    training_scores: Floats
-    metrics: Floats
-    units: Floats
-    best_return: Floats
-    best_score: Floats
-    best_decision: Ints
-    evaluation_steps: Ints
-    counterfactual_steps: Ints
-    counterfactual_evaluation_steps: Ints
-    invalid: Ints
-    last_invalid: Bools
-    clipped: Bools
-    shifted: Bools
-    diverged: Bools
-
-    @classmethod
-    def empty(cls, members: int, decisions: int, metrics: int, hyperparameters: int) -> Self:
-        """Before the first evaluation."""
-
-        def unknown(*shape: int) -> Floats:
-            return np.full((members, *shape), np.nan)
-
-        def zeros() -> Ints:
-            return np.zeros(members, dtype=np.int64)
-
-        def no(*shape: int) -> Bools:
-            return np.zeros((members, *shape), dtype=np.bool_)
-
-        rows = UPDATES + decisions + 1
-        return cls(
-            decision=zeros(),
-            scores=unknown(decisions + 1),
-            evaluation_return=unknown(),
-            training_scores=unknown(rows),
-            metrics=unknown(metrics),
-            units=unknown(rows, hyperparameters),
-            best_return=unknown(),
-            best_score=unknown(),
-            best_decision=zeros(),
-            evaluation_steps=zeros(),
-            counterfactual_steps=zeros(),
-            counterfactual_evaluation_steps=zeros(),
-            invalid=zeros(),
-            last_invalid=no(),
-            clipped=no(hyperparameters),
-            shifted=no(),
-            diverged=no(),
-        )
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Copies of all fields by name."""
-        return {field.name: getattr(self, field.name).copy() for field in dataclasses.fields(self)}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], like: Self) -> Self:
-        """Copies of arrays that have the fields, shapes and types of ``like``.
-
-        Raises:
-            SnapshotError: if they have not.
-        """
-        wanted = like.arrays()
-        if arrays.keys() != wanted.keys():
-            raise SnapshotError(f"history fields differ: {sorted(arrays.keys() ^ wanted.keys())}")
-        for name, array in arrays.items():
-            shape, dtype = wanted[name].shape, wanted[name].dtype
-            if array.shape != shape or array.dtype != dtype:
-                raise SnapshotError(f"history {name}: {array.shape} {array.dtype}, need {shape} {dtype}")
-        return cls(**{name: array.copy() for name, array in arrays.items()})
-
-    def take(self, members: Ints) -> Self:
-        """Independent copies of some members, in that order."""
-        return type(self)(**{name: array[members] for name, array in self.arrays().items()})
-
-
 class FeatureBuilder:
-    """Keeps the training side of a history up to date, and turns it into the schema's raw features.
+    """Keeps the training side of histories up to date, and turns them into the schema's raw features."""
 
-    Args:
-        schema: of the learner.
-        anchors: of each member's starting task. Observations keep them when the task shifts: agents are not told.
-    """
-
-    def __init__(self, schema: Schema, anchors: list[Anchors]) -> None:
-        self._low = np.array([a.low for a in anchors])
-        self._range = np.array([a.high - a.low for a in anchors])
-        self._unit = UnitScale(schema.hyperparameters)
+    def __init__(self, schema: Schema) -> None:
+        self._items = tuple(schema.hyperparameters.values())
         self.metric_names = [
             feature.name
             for feature in schema.features
             if feature.name in _FROM_METRICS or feature.group in _METRIC_GROUPS
         ]
         self._return = self.metric_names.index("return_mean")
-        self._snippet_size = len(schema.group("snippet"))
-        # raw() lines up blocks of features; this says where each of the schema's features stands in them.
-        updates = [f"update_{k}_{name}" for k in range(1, UPDATES + 1) for name in schema.hyperparameters]
+        # Rows are built block by block; this says where each of the schema's features stands in them.
         blocks = [
             *_SINGLE,
             *self.metric_names,
             *(schema.features[column].name for column in schema.group("snippet")),
-            *(f"hp_{name}" for name in schema.hyperparameters),
-            *updates,
+            *(f"hp_{item.name}" for item in self._items),
+            *(f"update_{k}_{item.name}" for k in range(1, UPDATES + 1) for item in self._items),
             *(f"effect_{k}" for k in range(1, UPDATES + 1)),
         ]
-        self._order = np.array([blocks.index(feature.name) for feature in schema.features])
+        self._ordered = operator.itemgetter(*(blocks.index(feature.name) for feature in schema.features))
+        self._no_snippet = (NAN,) * len(schema.group("snippet"))
+        self._no_changes = (NAN,) * len(self._items)
+        self._no_metrics = (NAN,) * len(self.metric_names)
 
-    def record_values(self, history: History, rows: Ints, values: Floats) -> None:
-        """Write the values in force, float64 ``[members, hyperparameters]``, at the members' current decision."""
-        history.units[rows, UPDATES + history.decision[rows]] = self._unit(values[rows])
+    def start(self, values: Sequence[float]) -> History:
+        """A history before the first evaluation."""
+        units = tuple(item.to_unit(value) for item, value in zip(self._items, values, strict=True))
+        return History(metrics=self._no_metrics, values=tuple(values), units=units)
 
-    def record_segment(self, history: History, rows: Ints, metrics: Mapping[str, Floats]) -> None:
-        """Write the metrics of the segment that ended at the members' current decision.
+    def record(self, history: History, anchors: Anchors, values: Sequence[float], metrics: Sequence[float]) -> None:
+        """Add the segment of the decision that ``history.decision`` counts already.
 
-        What a learner does not measure is unknown.
+        Args:
+            history: changed in place.
+            anchors: of the starting task. Observations keep them when the task shifts: agents are not told.
+            values: hyperparameters in force.
+            metrics: in the order of ``metric_names``; NaN where unknown.
         """
-        missing = np.full(len(history.decision), np.nan)
-        table = np.array([metrics.get(name, missing) for name in self.metric_names]).T[rows]
-        decision, returns = history.decision[rows], table[:, self._return]
-        history.metrics[rows] = table
-        scores = (returns - self._low[rows]) / self._range[rows]
-        history.training_scores[rows, UPDATES + decision] = scores
-        better = np.isfinite(returns) & ~(returns <= history.best_return[rows])
-        improved = rows[better]
-        history.best_return[improved] = returns[better]
-        history.best_score[improved] = scores[better]
-        history.best_decision[improved] = decision[better]
+        last = zip(self._items, values, history.values, history.units, strict=True)
+        units = tuple(unit if value == old else item.to_unit(value) for item, value, old, unit in last)
+        history.changes.append(tuple(new - old for new, old in zip(units, history.units, strict=True)))
+        history.values, history.units, history.metrics = tuple(values), units, tuple(metrics)
+        mean = metrics[self._return]
+        score = anchors.score(mean)
+        history.training_scores.append(score)
+        if math.isfinite(mean) and not mean <= history.best_return:
+            history.best_return, history.best_score, history.best_decision = mean, score, history.decision
 
-    def raw(self, history: History, decisions: int, snippet: Snippet | None) -> Floats:
+    def check(self, history: History, decisions: int) -> None:
+        """Whether a restored history is in itself consistent.
+
+        Raises:
+            SnapshotError: if it is not.
+        """
+        done, rows = history.decision, (history.values, history.units, *history.changes)
+        fits = (
+            0 <= done <= decisions,
+            len(history.scores) == len(history.training_scores) == done + 1,
+            len(history.changes) == done,
+            len(history.metrics) == len(self.metric_names),
+            all(len(row) == len(self._items) for row in rows),
+        )
+        if not all(fits):
+            raise SnapshotError(f"a history of {done} decisions does not fit an episode of {decisions}")
+
+    def raw(self, histories: Sequence[History], decisions: int, snippet: Snippet | None) -> Floats:
         """Raw features float64 ``[members, features]``, NaN where unknown; hyperparameters in unit scale.
 
         Args:
-            history: of all members.
+            histories: of all members.
             decisions: decisions of the whole meta-episode.
             snippet: of all members; None before the first segment.
         """
-        decision = history.decision
-        members = np.arange(len(decision))[:, None]
-        window = (UPDATES + decision)[:, None] - _WINDOW  # the current decision first
-        scores = history.training_scores[members, window]
-        units = history.units[members, window]
-        effects = scores[:, :-1] - scores[:, 1:]
-        score = scores[:, 0]
-        single = (
-            decision / decisions,
-            decisions - decision,
-            score,
-            effects[:, 0],
-            (score - scores[:, 3]) / 3.0,
+        rows = [
+            self._ordered(self._row(history, decisions, self._no_snippet if snippet is None else snippet.statistics(m)))
+            for m, history in enumerate(histories)
+        ]
+        return np.array(rows, dtype=np.float64)
+
+    def _row(self, history: History, decisions: int, snippet: Row) -> list[float]:
+        done, scores = history.decision, history.training_scores
+        effects = [scores[t] - scores[t - 1] for t in range(done, max(done - UPDATES, 0), -1)]
+        effects += [NAN] * (UPDATES - len(effects))
+        row = [
+            done / decisions,
+            decisions - done,
+            scores[done],
+            effects[0],
+            (scores[done] - scores[done - 3]) / 3.0 if done >= 3 else NAN,
             history.best_return,
-            score - history.best_score,
-            np.where(np.isfinite(history.best_return), decision - history.best_decision, np.nan),
+            scores[done] - history.best_score,
+            NAN if math.isnan(history.best_return) else done - history.best_decision,
             history.last_invalid,
-            np.add.reduce(history.clipped, axis=1),
-        )
-        blocks = (
-            np.array(single).T,  # as in _SINGLE
-            history.metrics,
-            np.full((len(decision), self._snippet_size), np.nan) if snippet is None else snippet.statistics(),
-            units[:, 0],
-            (units[:, :-1] - units[:, 1:]).reshape(len(decision), -1),
-            effects,
-        )
-        raw: Floats = np.concatenate(blocks, axis=1)[:, self._order]
-        return raw
+            len(history.clipped),
+            *history.metrics,
+            *snippet,
+            *history.units,
+        ]
+        for k in range(1, UPDATES + 1):
+            row += history.changes[-k] if k <= done else self._no_changes
+        return row + effects

@@ -145,14 +145,14 @@ class Frame:
 
     Args:
         raw: clipped raw values, float64 ``[members, features]``; hyperparameters in unit scale. Without meaning where
-            masked, as ``position``.
-        position: float64 ``[members, features]`` in ``[0, 1]``.
+            masked.
+        scaled: ``2 * position - 1``, float64 ``[members, features]``; 0 where masked.
         known: bool ``[members, features]``; False: the feature does not apply, or has no value yet.
-        vector: float32 ``[members, 2 * features]``: ``2 * position - 1`` (0 where masked), then the mask as 0 and 1.
+        vector: float32 ``[members, 2 * features]``: ``scaled``, then the mask as 0 and 1.
     """
 
     raw: Floats
-    position: Floats
+    scaled: Floats
     known: NDArray[np.bool_]
     vector: NDArray[np.float32]
 
@@ -175,8 +175,9 @@ class Schema:
         self._high = np.where(in_unit, 1.0, [feature.high for feature in self.features])
         self._log = np.array([feature.transform == "log" for feature in self.features])
         self._resolution = np.array([feature.resolution for feature in self.features])
-        self._start = self._forward(self._low)
-        self._span = self._forward(self._high) - self._start
+        start = self._forward(self._low)
+        span = self._forward(self._high) - start
+        self._factor, self._offset = 2.0 / span, -2.0 * start / span - 1.0
 
     def __len__(self) -> int:
         return len(self.features)
@@ -206,11 +207,8 @@ class Schema:
         masked."""
         known = np.isfinite(raw)
         clipped = np.fmin(np.fmax(raw, self._low), self._high)
-        position = (self._forward(clipped) - self._start) / self._span
-        vector = np.empty((len(raw), 2 * len(self)), dtype=np.float32)
-        vector[:, : len(self)] = np.where(known, 2.0 * position - 1.0, 0.0)
-        vector[:, len(self) :] = known
-        return Frame(clipped, position, known, vector)
+        scaled = np.where(known, self._forward(clipped) * self._factor + self._offset, 0.0)
+        return Frame(clipped, scaled, known, np.concatenate((scaled, known), axis=1, dtype=np.float32))
 
     def values(self, observation: Any) -> dict[str, float]:
         """Raw values by feature name, out of a ``vector`` or ``dict`` observation. Masked features are absent.
@@ -228,7 +226,7 @@ class Schema:
                 f"values() reads 'vector' and 'dict' observations: expected {expected}, got {got}"
             )
         numbers = vector[: len(self)].astype(np.float64)
-        decoded = self._inverse(self._start + self._span * (numbers + 1.0) / 2.0).tolist()
+        decoded = self._inverse((numbers - self._offset) / self._factor).tolist()
         values = {}
         for column in np.flatnonzero(vector[len(self) :] > 0.5).tolist():
             feature = self.features[column]

@@ -17,10 +17,8 @@ nothing more (nothing at all where the floor is 0), ``uplift`` pays the floor mi
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
-Floats = NDArray[np.float64]
+import math
+from collections.abc import Sequence
 
 FLOOR = 0.0
 """The task's floor: the low anchor."""
@@ -29,38 +27,38 @@ INVALID_PENALTY = 0.01
 """Taken off the reward of every invalid text action."""
 
 
-def floor(before: Floats) -> Floats:
-    """Score of members that diverge: :data:`FLOOR`, or the score before where that was even lower.
+def floor(before: float) -> float:
+    """Score of a member that diverges: :data:`FLOOR`, or the score before if that was even lower.
 
     The second half matters where a learner can be worse than the low anchor: breaking it must never pay.
+
+    Args:
+        before: the last score; NaN if there is none.
     """
-    return np.fmin(FLOOR, before)
+    return FLOOR if math.isnan(before) else min(FLOOR, before)
 
 
-def rewards(
-    kind: str, before: Floats, after: Floats, unchanged: Floats, decisions: int, invalid: NDArray[np.bool_]
-) -> Floats:
-    """Rewards of one decision, float64 ``[members]``.
+def reward(kind: str, before: float, after: float, unchanged: float, decisions: int, invalid: bool) -> float:
+    """Reward of one decision.
 
     Args:
         kind: ``progress``, ``auc`` or ``uplift``.
-        before, after: scores before the action and after the segment; the floor where diverged.
-        unchanged: scores of the copies without the update; only read for ``uplift``.
+        before, after: scores before the action and after the segment; the floor if diverged.
+        unchanged: score of the copy without the update; only read for ``uplift``.
         decisions: decisions of the whole meta-episode.
-        invalid: whose action was an invalid text.
+        invalid: whether the action was an invalid text.
     """
-    earned: Floats = {"progress": after - before, "auc": after / decisions, "uplift": after - unchanged}[kind]
-    return earned - INVALID_PENALTY * invalid
+    earned = {"progress": after - before, "auc": after / decisions, "uplift": after - unchanged}[kind]
+    return earned - INVALID_PENALTY if invalid else earned
 
 
-def meta_score(scores: Floats, decisions: int) -> float:
+def meta_score(scores: Sequence[float], decisions: int) -> float:
     """The score of a whole meta-episode: 1/2 of the final score plus 1/2 of the mean over all decisions.
 
     Args:
-        scores: after each segment that was trained (without the one before training), float64 ``[segments]``. If there
-            are fewer than ``decisions``, the learner diverged: the last one is its floor, and counts for the rest.
+        scores: after each segment that was trained (without the one before training). If there are fewer than
+            ``decisions``, the learner diverged: the last one is its floor, and counts for the rest.
         decisions: decisions of the whole meta-episode.
     """
-    full = np.full(decisions, scores[-1])
-    full[: len(scores)] = scores
-    return float(0.5 * full[-1] + 0.5 * full.mean())
+    mean = (math.fsum(scores) + (decisions - len(scores)) * scores[-1]) / decisions
+    return 0.5 * scores[-1] + 0.5 * mean

@@ -1,38 +1,30 @@
-"""Evaluation scores, the raw material of rewards: complete episodes on their own random stream, normalised by the
-task's anchors."""
+"""Evaluation scores: complete episodes on their own random stream, normalised by the task's anchors."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hpbench.control.reward import floor
 from hpbench.learners.population import Population
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One evaluation of some members.
+    """One evaluation, one entry per member.
 
     Args:
-        scores: normalised by the anchors of the task that a member is on now; the floor where diverged. float64
-            ``[members]``.
-        returns: mean unscaled returns that belong to the scores, float64 ``[members]``.
-        steps: environment steps taken, int64 ``[members]``.
+        scores: normalised by the anchors of the task that a member is on now; the floor where diverged.
+        returns: mean unscaled returns that belong to the scores.
+        steps: environment steps taken.
     """
 
-    scores: Floats
-    returns: Floats
-    steps: Ints
+    scores: list[float]
+    returns: list[float]
+    steps: list[int]
 
 
-def evaluate(population: Population, episodes: int, before: Floats) -> Outcome:
+def evaluate(population: Population, episodes: int, before: Sequence[float]) -> Outcome:
     """Play evaluation episodes.
 
     Args:
@@ -41,15 +33,14 @@ def evaluate(population: Population, episodes: int, before: Floats) -> Outcome:
         before: the members' last scores; NaN before there is one.
     """
     evaluation = population.evaluate(episodes)
-    returns: Floats = evaluation.returns.sum(axis=1) / episodes
-    anchors = [task.anchors for task in population.tasks]
-    scores = np.array([a.score(value) for a, value in zip(anchors, returns.tolist(), strict=True)])
-    diverged = population.diverged
-    if diverged.any():
-        scores = np.where(diverged, floor(before), scores)
-        worst = [a.low + score * (a.high - a.low) for a, score in zip(anchors, scores.tolist(), strict=True)]
-        returns = np.where(diverged, worst, returns)
-    return Outcome(scores, returns, evaluation.steps)
+    returns = [sum(row) / episodes for row in evaluation.returns.tolist()]
+    scores = []
+    for m, (task, diverged) in enumerate(zip(population.tasks, population.diverged.tolist(), strict=True)):
+        anchors = task.anchors
+        scores.append(floor(before[m]) if diverged else anchors.score(returns[m]))
+        if diverged:
+            returns[m] = anchors.low + scores[m] * (anchors.high - anchors.low)
+    return Outcome(scores, returns, [sum(row) for row in evaluation.lengths.tolist()])
 
 
 @dataclass(frozen=True)
@@ -58,18 +49,13 @@ class Counterfactual:
 
     Args:
         members: which members the copies are of; members whose update changes nothing need none.
-        population: the copies, made before the update; empty populations do not exist, so None.
+        population: the copies, made before the update: they continue the same random streams as the originals.
     """
 
-    members: Ints
-    population: Population | None
+    members: Sequence[int]
+    population: Population
 
-    @classmethod
-    def fork(cls, population: Population, members: Sequence[int]) -> Counterfactual:
-        """Copies of some members. They continue the same random streams as the originals (common random numbers)."""
-        return cls(np.array(members, dtype=np.int64), population.fork(members) if members else None)
-
-    def play(self, rollouts: int, episodes: int, before: Floats) -> tuple[Outcome, Ints]:
+    def play(self, rollouts: int, episodes: int, before: Sequence[float]) -> tuple[Outcome, list[int]]:
         """Train the segment and evaluate.
 
         Args:
@@ -80,9 +66,6 @@ class Counterfactual:
         Returns:
             The copies' outcome, and the training steps they took.
         """
-        if self.population is None:
-            nothing = np.zeros(0)
-            return Outcome(nothing, nothing, np.zeros(0, dtype=np.int64)), np.zeros(0, dtype=np.int64)
         start = self.population.steps
         self.population.train(rollouts)
-        return evaluate(self.population, episodes, before), self.population.steps - start
+        return evaluate(self.population, episodes, before), (self.population.steps - start).tolist()

@@ -38,6 +38,12 @@ def view_of(schema: Schema, names: str) -> TextView:
     return TextView(schema, names)
 
 
+@functools.cache
+def builder_of(schema: Schema) -> FeatureBuilder:
+    """What builds the features of a schema."""
+    return FeatureBuilder(schema)
+
+
 class Setting:
     """Tasks, learner, spaces and tracks of a batch. Nothing in it changes while meta-episodes run.
 
@@ -63,7 +69,7 @@ class Setting:
         self._config = self._make_config()
         self.schema = schema_of(self.learner)
         self.view = view_of(self.schema, options.names)
-        self.features = FeatureBuilder(self.schema, [task.anchors for task in self.tasks])
+        self.features = builder_of(self.schema)
         self.reader = make_reader(options.action, self.hyperparameters, options.names)
 
     def take(self, members: Sequence[int]) -> Self:
@@ -71,7 +77,6 @@ class Setting:
         other = copy.copy(self)
         other.seeds = tuple(self.seeds[i] for i in members)
         other.tasks = [self.tasks[i] for i in members]
-        other.features = FeatureBuilder(self.schema, [task.anchors for task in other.tasks])
         return other
 
     def population(self) -> Population:

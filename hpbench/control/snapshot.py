@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from hpbench.errors import SnapshotError
 from hpbench.learners.population import Snapshot
@@ -26,8 +25,6 @@ _DAMAGE = (
 )
 """What NumPy, ``zipfile`` and ``json`` raise on damaged files."""
 
-_HISTORY, _STATE = "history/", "state/"
-
 
 @dataclass(frozen=True)
 class EpisodeSnapshot:
@@ -36,15 +33,13 @@ class EpisodeSnapshot:
     Args:
         options: :meth:`~hpbench.control.options.EnvOptions.to_dict` of the batch.
         seeds: one per member.
-        feedback: the members' feedback lines.
-        history: arrays of :class:`~hpbench.control.history.History` by field.
+        histories: :meth:`~hpbench.control.history.History.to_dict` of each member.
         population: of the inner learners.
     """
 
     options: Mapping[str, Any]
     seeds: tuple[int, ...]
-    feedback: tuple[str, ...]
-    history: Mapping[str, NDArray[Any]]
+    histories: tuple[Mapping[str, Any], ...]
     population: Snapshot
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -53,15 +48,14 @@ class EpisodeSnapshot:
             "format": FORMAT,
             "options": dict(self.options),
             "seeds": self.seeds,
-            "feedback": self.feedback,
+            "histories": self.histories,
             "learner": self.population.learner,
             "config": dict(self.population.config),
             "tasks": self.population.tasks,
         }
-        arrays = {_HISTORY + name: array for name, array in self.history.items()}
-        arrays |= {_STATE + name: tensor.cpu().numpy() for name, tensor in self.population.state.items()}
+        arrays = {name: tensor.cpu().numpy() for name, tensor in self.population.state.items()}
         with open(path, "wb") as file:
-            np.savez(file, allow_pickle=False, header=np.array(json.dumps(header)), **arrays)
+            np.savez(file, header=np.array(json.dumps(header)), **arrays)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> EpisodeSnapshot:
@@ -77,17 +71,12 @@ class EpisodeSnapshot:
             header = json.loads(str(arrays.pop("header")))
             if header["format"] != FORMAT:
                 raise SnapshotError(f"{path}: format {header['format']}, this version reads {FORMAT}")
-            state = {
-                name.removeprefix(_STATE): torch.from_numpy(array)
-                for name, array in arrays.items()
-                if name.startswith(_STATE)
-            }
-            history = {name.removeprefix(_HISTORY): a for name, a in arrays.items() if name.startswith(_HISTORY)}
+            state = {name: torch.from_numpy(array) for name, array in arrays.items()}
             population = Snapshot(
                 str(header["learner"]), dict(header["config"]), tuple(map(str, header["tasks"])), state
             )
-            seeds, feedback = tuple(map(int, header["seeds"])), tuple(map(str, header["feedback"]))
-            return cls(dict(header["options"]), seeds, feedback, history, population)
+            seeds, histories = tuple(map(int, header["seeds"])), tuple(map(dict, header["histories"]))
+            return cls(dict(header["options"]), seeds, histories, population)
         except (FileNotFoundError, SnapshotError):
             raise
         except _DAMAGE as error:

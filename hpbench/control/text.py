@@ -19,9 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
-from hpbench.control.observation import UPDATES, Floats, Frame, Schema, UnitScale
+from hpbench.control.observation import UPDATES, Frame, Schema, UnitScale
 from hpbench.hyperparameter import HyperparameterSpace
 
 FORMAT = "hpbench-text/1"
@@ -39,6 +38,8 @@ FULL_WIDTH = 8
 
 LINES = ("budget", "performance", "losses", "optimiser", "plasticity", "snippet")
 """Groups of the schema that make one line each."""
+
+_LEVELS = tuple(f"[{level:02d}]" for level in range(100))
 
 
 def text_space() -> spaces.Text:
@@ -59,29 +60,26 @@ class Snippet:
     """The last transitions of the first training environment of each member, oldest first.
 
     Args:
-        states: what the policy saw, float32 ``[members, transitions, observation_size]``.
-        actions: float32 ``[members, transitions, width]``; discrete actions as numbers.
-        rewards: float32 ``[members, transitions]``.
+        states: what the policy saw, ``[members][transitions][observation_size]``.
+        actions: ``[members][transitions][width]``; discrete actions as numbers.
+        rewards: ``[members][transitions]``.
     """
 
-    states: NDArray[np.float32]
-    actions: NDArray[np.float32]
-    rewards: NDArray[np.float32]
+    states: list[list[list[float]]]
+    actions: list[list[list[float]]]
+    rewards: list[list[float]]
 
-    def statistics(self) -> Floats:
-        """Summary of each member in the order of the schema's ``snippet`` group: float64 ``[members, 6]``."""
-        # Bare ufuncs: on a few small arrays, mean() and std() would cost more than all other features together.
-        count = self.rewards.shape[1]
-        rewards = self.rewards.astype(np.float64)
-        mean = np.add.reduce(rewards, axis=1) / count
-        low, high = np.minimum.reduce(rewards, axis=1), np.maximum.reduce(rewards, axis=1)
-        residual = rewards - mean[:, None]
-        deviation = np.sqrt(np.einsum("mk,mk->m", residual, residual) / count)
-        deviation[low == high] = 0.0  # the mean of equal numbers may be off by a rounding
-        states = self.states.astype(np.float64)
-        norm = np.add.reduce(np.sqrt(np.einsum("mks,mks->mk", states, states)), axis=1) / count
-        action = np.add.reduce(self.actions, axis=(1, 2), dtype=np.float64) / (count * self.actions.shape[2])
-        return np.array([mean, deviation, low, high, norm, action]).T
+    def statistics(self, member: int) -> tuple[float, ...]:
+        """Summary of a member in the order of the schema's ``snippet`` group."""
+        states, actions, rewards = self.states[member], self.actions[member], self.rewards[member]
+        count, low, high = len(rewards), min(rewards), max(rewards)
+        mean = sum(rewards) / count
+        # The mean of equal numbers may be off by a rounding.
+        spread = (
+            0.0 if low == high else math.sqrt(sum([(reward - mean) * (reward - mean) for reward in rewards]) / count)
+        )
+        norm = sum([math.hypot(*state) for state in states]) / count
+        return mean, spread, low, high, norm, sum(map(sum, actions)) / (count * len(actions[0]))
 
 
 class TextView:
@@ -96,8 +94,7 @@ class TextView:
         self._schema, self._anonymous = schema, names == "anonymous"
         self._shown = shown_names(schema.hyperparameters, names)
         self._lines = [schema.group(name) for name in LINES]
-        self._values = np.array(schema.group("hyperparameters"))
-        self._columns = np.array([*(column for line in self._lines for column in line), *self._values.tolist()])
+        self._values = schema.group("hyperparameters")
         self._scale = np.array([100.0 if feature.percent else 1.0 for feature in schema.features])
         # The pattern of known features hardly ever changes, and one long template is much faster than many short ones.
         self._template = functools.lru_cache(maxsize=64)(self._make_template)
@@ -115,7 +112,7 @@ class TextView:
         self,
         frame: Frame,
         tasks: Sequence[str],
-        values: Floats,
+        values: Sequence[Sequence[float]],
         snippet: Snippet | None,
         feedback: Sequence[str],
     ) -> list[str]:
@@ -124,23 +121,27 @@ class TextView:
         Args:
             frame: their features.
             tasks: their tasks' ids.
-            values: their effective hyperparameters, float64 ``[members, hyperparameters]``.
+            values: their effective hyperparameters, ``[members][hyperparameters]``.
             snippet: their last transitions; None before the first segment.
             feedback: one line each on the last action, or empty.
         """
-        table = np.empty((*frame.raw.shape, 2))
-        np.multiply(frame.raw, self._scale, out=table[:, :, 0])
-        table[:, self._values, 0] = values
-        table += 0.0  # no -0.0
+        numbers = (frame.raw * self._scale + 0.0).tolist()  # no -0.0
         # The small summand keeps 0.29 * 100 from becoming level 28.
-        np.minimum(np.floor(100.0 * frame.position + 1e-9), 99.0, out=table[:, :, 1])
+        levels = np.minimum(50.0 * frame.scaled + (50.0 + 1e-9), 99.0).astype(np.intp).tolist()
         texts = []
-        for member, task in enumerate(tasks):
-            known = frame.known[member]
-            template, columns = self._template(known[self._columns].tobytes())
+        for member, (task, number, level) in enumerate(zip(tasks, numbers, levels, strict=True)):
+            for column, value in zip(self._values, values[member], strict=True):
+                number[column] = value
+            known = frame.known[member].tolist()
+            cells = list(zip(number, [_LEVELS[i] for i in level], strict=True))
+            template, columns = self._template(bytes(known))
             lines = [FORMAT, f"task {'hidden' if self._anonymous else task} learner {self._schema.learner}"]
-            lines.append(template % tuple(table[member, columns].ravel().tolist()))
-            lines += self._history(table[member], known)
+            lines.append(template % tuple([part for column in columns for part in cells[column]]))
+            lines += [
+                f"update {k} {self._update(tuple(cells[updates]), known[updates.stop - 1])}"
+                for k, updates in enumerate(self._updates, start=1)
+                if known[updates.start]
+            ]
             if snippet is not None:
                 lines.append("trajectory: state | action | reward")
                 lines += self._trajectory(snippet, member)
@@ -149,58 +150,55 @@ class TextView:
             texts.append("\n".join(lines))
         return texts
 
-    def _make_template(self, pattern: bytes) -> tuple[str, NDArray[np.intp]]:
+    def _make_template(self, known: bytes) -> tuple[str, list[int]]:
         """Format string of the lines of features and hyperparameters, and the columns that fill it.
 
         Args:
-            pattern: for each of ``self._columns``, one byte: whether it is known.
+            known: one byte for each column of the schema.
         """
-        known = dict(zip(self._columns.tolist(), pattern, strict=True))
         lines = []
         for line in self._lines:
             words = []
             for column in line:
                 feature = self._schema.features[column]
-                number = ("%+.3g%%" if feature.percent else "%.4g") + "[%02d]"
+                number = "%+.3g%%%s" if feature.percent else "%.4g%s"
                 words.append(f"{feature.label or feature.name} {number if known[column] else '-'}")
             lines.append(" ".join(words))
         for name, item in self._schema.hyperparameters.items():
-            lines.append(f"{self._shown[name]} %.12g[%02d] in {item.low:.5g}..{item.high:.5g}")
-        return "\n".join(lines), np.array([column for column in self._columns.tolist() if known[column]])
+            lines.append(f"{self._shown[name]} %.12g%s in {item.low:.5g}..{item.high:.5g}")
+        shown = [*(column for line in self._lines for column in line), *self._values]
+        return "\n".join(lines), [column for column in shown if known[column]]
 
-    def _history(self, table: Floats, known: NDArray[np.bool_]) -> list[str]:
-        """One line per update, the newest first."""
-        return [
-            f"update {k} {self._update(table[columns].tobytes(), bool(known[columns.stop - 1]))}"
-            for k, columns in enumerate(self._updates, start=1)
-            if known[columns.start]
-        ]
-
-    def _make_update(self, numbers: bytes, known: bool) -> str:
+    def _make_update(self, cells: tuple[tuple[float, str], ...], known: bool) -> str:
         """What an update did, as factors in each hyperparameter's own sense (or differences on linear scales).
 
         Args:
-            numbers: raw value and level of each change, then of its effect; float64.
+            cells: raw value and level of each change, then of its effect.
             known: whether the effect is known.
         """
-        *changes, (effect, effect_level) = np.frombuffer(numbers).reshape(-1, 2).tolist()
+        *changes, (effect, effect_level) = cells
         words = []
         for (label, span, linear), (change, level) in zip(self._hot, changes, strict=True):
             if change != 0.0:
                 size = f"{change * span:+.3g}" if linear else f"x{math.exp(change * span):.3g}"
-                words.append(f"{label} {size}[{level:02.0f}]")
-        result = f"{effect:+.3g}%[{effect_level:02.0f}]" if known else "-"
+                words.append(f"{label} {size}{level}")
+        result = f"{effect:+.3g}%{effect_level}" if known else "-"
         return f"{' '.join(words) if words else 'keep'} effect {result}"
 
     @staticmethod
     def _trajectory(snippet: Snippet, member: int) -> list[str]:
-        parts = [snippet.states[member, -TRANSITIONS:], snippet.actions[member, -TRANSITIONS:]]
-        parts = [part if part.shape[1] <= FULL_WIDTH else _summary(part) for part in parts]
-        state, action = ("%.3g " * part.shape[1] for part in parts)
-        line = f"{state}| {action}| %.3g"
-        rows = np.concatenate((*parts, snippet.rewards[member, -TRANSITIONS:, None]), axis=1) + 0.0
-        return [line % tuple(row) for row in rows.tolist()]
+        lines = []
+        parts = (snippet.states[member], snippet.actions[member], snippet.rewards[member])
+        for state, action, reward in zip(*(part[-TRANSITIONS:] for part in parts), strict=True):
+            numbers = [_brief(state), _brief(action), (reward,)]
+            lines.append(" | ".join([" ".join([f"{number + 0.0:.3g}" for number in part]) for part in numbers]))
+        return lines
 
 
-def _summary(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.stack((rows.mean(axis=1), rows.std(axis=1), rows.min(axis=1), rows.max(axis=1)), axis=1)
+def _brief(numbers: Sequence[float]) -> Sequence[float]:
+    """The numbers themselves, or their mean, deviation, minimum and maximum if they are many."""
+    if len(numbers) <= FULL_WIDTH:
+        return numbers
+    mean = sum(numbers) / len(numbers)
+    spread = math.sqrt(sum([(number - mean) * (number - mean) for number in numbers]) / len(numbers))
+    return mean, spread, min(numbers), max(numbers)

@@ -127,17 +127,17 @@ VECTOR = {
 
 def frame_and_view() -> tuple[Schema, np.ndarray, str]:
     schema = Schema("ppo", SPACE)
-    states = np.arange(16, dtype=np.float32).reshape(1, 8, 2) / 8
-    actions = np.array([[[0], [1], [1], [0], [1], [0], [0], [1]]], dtype=np.float32)
-    snippet = Snippet(states, actions, np.array([[1, 1, 1, 1, 1, 1, 1, 0.5]], dtype=np.float32))
+    states = [[[i / 8, (i + 1) / 8] for i in range(0, 16, 2)]]
+    actions = [[[0.0], [1.0], [1.0], [0.0], [1.0], [0.0], [0.0], [1.0]]]
+    snippet = Snippet(states, actions, [[1.0] * 7 + [0.5]])
     raw = np.full((1, len(schema)), np.nan)
     for name, value in FEATURES.items():
         raw[0, schema.column(name)] = value
     raw[0, schema.group("hyperparameters")] = UnitScale(SPACE)(np.array([VALUES]))[0]
-    raw[0, schema.group("snippet")] = snippet.statistics()[0]
+    raw[0, schema.group("snippet")] = snippet.statistics(0)
     frame = schema.encode(raw)
     feedback = ["the last action was cut at the bounds of weight"]
-    text = TextView(schema, "real").render(frame, ["classic/cartpole"], np.array([VALUES]), snippet, feedback)[0]
+    text = TextView(schema, "real").render(frame, ["classic/cartpole"], [VALUES], snippet, feedback)[0]
     return schema, frame.vector[0], text
 
 

@@ -96,6 +96,12 @@ def test_version(shell: Shell) -> None:
     assert shell("--version").strip() == f"hpbench {hpbench.__version__}"
 
 
+def test_as_a_module() -> None:
+    command = [sys.executable, "-m", "hpbench", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"hpbench {hpbench.__version__}"
+
+
 def test_list_shows_everything(shell: Shell) -> None:
     text = shell("list")
     names = [*ENVIRONMENTS, *tasks.task_ids(), *learners.LEARNERS, *AGENTS, *suite_names()]

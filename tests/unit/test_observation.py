@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -24,6 +27,7 @@ SPACE = HyperparameterSpace(
 )
 SCHEMA = Schema("ppo", SPACE)
 UNIT = UnitScale(SPACE)
+Values = dict[str, float]
 
 
 def encode_one(**values: float) -> np.ndarray:
@@ -93,7 +97,7 @@ def test_what_is_not_finite_is_masked(unknown: float) -> None:
 
 def test_values_outside_the_bounds_are_clipped() -> None:
     values = SCHEMA.values(encode_one(score=17.0, value_loss=1e300, return_mean=-1e300))
-    assert values == {"score": 2.0, "value_loss": pytest.approx(1e6), "return_mean": pytest.approx(-1e6)}
+    assert values == {"score": pytest.approx(2.0), "value_loss": pytest.approx(1e6), "return_mean": pytest.approx(-1e6)}
 
 
 def test_vectors_lie_in_the_box() -> None:
@@ -142,26 +146,26 @@ def test_all_metrics_of_ppo_but_the_episode_count_are_features() -> None:
 class Run:
     """A history that is fed by hand: anchors 0 and 100, six decisions."""
 
-    def __init__(self, members: int = 1) -> None:
-        self.builder = FeatureBuilder(SCHEMA, [Anchors(0.0, 100.0, "")] * members)
-        self.history = History.empty(members, 6, len(self.builder.metric_names), len(SPACE))
-        self.rows = np.arange(members)
-        self.values([1e-3, 0.99, 1.0])
+    builder = FeatureBuilder(SCHEMA)
+    anchors = Anchors(0.0, 100.0, "")
 
-    def values(self, row: list[float]) -> None:
-        self.builder.record_values(self.history, self.rows, np.array([row] * len(self.rows)))
+    def __init__(self) -> None:
+        self.history = self.builder.start([1e-3, 0.99, 1.0])
 
-    def segment(self, mean_return: float, row: list[float] | None = None, **metrics: float) -> dict[str, float]:
-        self.history.decision[self.rows] += 1
-        self.values([1e-3, 0.99, 1.0] if row is None else row)
-        columns = {"return_mean": mean_return, **metrics}
-        table = {name: np.full(len(self.history.decision), value) for name, value in columns.items()}
-        self.builder.record_segment(self.history, self.rows, table)
+    def segment(self, mean_return: float, values: Sequence[float] = (1e-3, 0.99, 1.0), **metrics: float) -> Values:
+        self.history.decision += 1
+        measured = {"return_mean": mean_return, **metrics}
+        row = [measured.get(name, math.nan) for name in self.builder.metric_names]
+        self.builder.record(self.history, self.anchors, values, row)
         return self.features()
 
-    def features(self, snippet: Snippet | None = None) -> dict[str, float]:
-        raw = self.builder.raw(self.history, 6, snippet)
-        return SCHEMA.values(SCHEMA.encode(raw).vector[0])
+    def features(self, snippet: Snippet | None = None) -> Values:
+        return features_of([self], snippet)[0]
+
+
+def features_of(runs: list[Run], snippet: Snippet | None = None) -> list[Values]:
+    raw = Run.builder.raw([run.history for run in runs], 6, snippet)
+    return [SCHEMA.values(vector) for vector in SCHEMA.encode(raw).vector]
 
 
 def test_before_the_first_segment_only_budget_and_hyperparameters_are_known() -> None:
@@ -195,7 +199,7 @@ def test_trends_and_best() -> None:
 def test_the_last_four_updates_and_their_effects_newest_first() -> None:
     run = Run()
     for i, (rate, score) in enumerate([(1e-3, 10.0), (2e-3, 20.0), (1e-3, 15.0), (1e-3, 16.0), (1e-2, 30.0)]):
-        last = run.segment(score, [rate, 0.99, 1.0 + 0.1 * i])
+        last = run.segment(score, (rate, 0.99, 1.0 + 0.1 * i))
     span = math.log(1e4)
     assert last["update_1_rate"] == pytest.approx(math.log(10.0) / span, abs=1e-6)
     assert last["update_2_rate"] == 0.0
@@ -220,12 +224,11 @@ def test_a_segment_without_an_episode_has_unknown_returns_and_keeps_the_best() -
 
 
 def test_members_at_different_decisions_do_not_mix() -> None:
-    run = Run(members=2)
-    run.segment(10.0)
-    run.rows = np.array([0])
-    run.segment(60.0, [1e-2, 0.99, 1.0])
-    raw = run.builder.raw(run.history, 6, None)
-    first, second = (SCHEMA.values(vector) for vector in SCHEMA.encode(raw).vector)
+    ahead, behind = Run(), Run()
+    ahead.segment(10.0)
+    behind.segment(10.0)
+    ahead.segment(60.0, (1e-2, 0.99, 1.0))
+    first, second = features_of([ahead, behind])
     assert (first["budget_fraction"], second["budget_fraction"]) == (pytest.approx(2 / 6), pytest.approx(1 / 6))
     assert first["hp_rate"] == 1e-2
     assert second["hp_rate"] == 1e-3
@@ -233,26 +236,77 @@ def test_members_at_different_decisions_do_not_mix() -> None:
     assert "return_slope_1" not in second
 
 
+def test_feedback_features() -> None:
+    run = Run()
+    run.history.last_invalid, run.history.clipped = True, ("rate", "weight")
+    features = run.segment(1.0)
+    assert features["action_invalid"] == 1.0
+    assert features["action_clipped"] == pytest.approx(2.0, abs=1e-5)
+
+
 def test_snippet_statistics() -> None:
-    states = np.array([[[3.0, 4.0], [0.0, 0.0]]], dtype=np.float32)
-    snippet = Snippet(states, np.array([[[1.0], [0.0]]], np.float32), np.array([[1.0, -3.0]], np.float32))
-    np.testing.assert_allclose(snippet.statistics(), [[-1.0, 2.0, -3.0, 1.0, 2.5, 0.5]])
+    snippet = Snippet([[[3.0, 4.0], [0.0, 0.0]]], [[[1.0], [0.0]]], [[1.0, -3.0]])
+    assert snippet.statistics(0) == pytest.approx((-1.0, 2.0, -3.0, 1.0, 2.5, 0.5))
+    assert Run().features(snippet)["snippet_reward_min"] == pytest.approx(-3.0, rel=1e-5)
+    constant = Snippet([[[0.0]] * 3], [[[0.0]] * 3], [[-0.1] * 3])
+    assert constant.statistics(0)[1] == 0.0
+
+
+def test_a_snippet_of_a_diverged_learner_is_masked() -> None:
+    snippet = Snippet([[[math.nan, math.inf]]], [[[math.nan]]], [[1.0]])
     features = Run().features(snippet)
-    assert features["snippet_reward_min"] == pytest.approx(-3.0, rel=1e-5)
-    constant = Snippet(states, np.zeros((1, 2, 1), np.float32), np.full((1, 2), -0.1, np.float32))
-    assert constant.statistics()[0, 1] == 0.0
+    assert "snippet_state_norm" not in features
+    assert "snippet_action_mean" not in features
+    assert features["snippet_reward_mean"] == pytest.approx(1.0, rel=1e-5)
 
 
-def test_histories_are_restored_from_fitting_arrays_only() -> None:
-    history = Run().history
-    arrays = history.arrays()
-    again = History.from_arrays(arrays, like=history)
-    again.decision[:] = 3
-    assert history.decision[0] == 0
-    assert arrays["decision"][0] == 0
-    with pytest.raises(SnapshotError, match="invalid"):
-        History.from_arrays({k: v for k, v in arrays.items() if k != "invalid"}, like=history)
-    with pytest.raises(SnapshotError, match="scores"):
-        History.from_arrays({**arrays, "scores": np.zeros((2, 7))}, like=history)
-    with pytest.raises(SnapshotError, match="decision"):
-        History.from_arrays({**arrays, "decision": np.zeros(1, dtype=np.int32)}, like=history)
+def test_histories_survive_json_and_copies_are_independent() -> None:
+    run = Run()
+    run.history.scores.append(0.5)
+    run.history.clipped = ("rate",)
+    run.segment(10.0, (1e-2, 0.99, 1.0))
+    again = History.from_dict(json.loads(json.dumps(run.history.to_dict())))
+    assert repr(again) == repr(run.history), "NaN is not equal to itself, but its text is"
+    clone = run.history.copy()
+    run.segment(20.0, (1e-3, 0.99, 1.0))
+    assert repr(clone) == repr(again)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("decision", 1.0),
+        ("decision", True),
+        ("diverged", 0),
+        ("feedback", None),
+        ("scores", 3),
+        ("scores", ["a"]),
+        ("metrics", [None]),
+        ("changes", [1.0]),
+    ],
+)
+def test_damaged_histories_are_errors(name: str, value: object) -> None:
+    with pytest.raises(SnapshotError):
+        History.from_dict({**Run().history.to_dict(), name: value})
+
+
+def test_histories_with_other_fields_are_errors_that_name_them() -> None:
+    fields = Run().history.to_dict()
+    with pytest.raises(SnapshotError, match="surplus"):
+        History.from_dict({**fields, "surplus": 1})
+    del fields["units"]
+    with pytest.raises(SnapshotError, match="units"):
+        History.from_dict(fields)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"decision": 2}, {"decision": 7}, {"values": (1.0,)}, {"metrics": ()}, {"changes": []}, {"scores": [0.1]}],
+)
+def test_inconsistent_histories_are_errors(change: dict[str, object]) -> None:
+    run = Run()
+    run.segment(10.0)
+    run.history.scores = [0.1, 0.2]
+    run.builder.check(run.history, 6)
+    with pytest.raises(SnapshotError):
+        run.builder.check(dataclasses.replace(run.history, **change), 6)

@@ -18,12 +18,12 @@ SPACE = HyperparameterSpace(
     Hyperparameter("weight", 0.0, 2.0, 1.0),
 )
 SCHEMA = Schema("ppo", SPACE)
-VALUES = np.array([[1e-3, 0.99, 1.0]])
+VALUES = [[1e-3, 0.99, 1.0]]
 
 
 def render(names: str = "real", snippet: Snippet | None = None, feedback: str = "", **features: float) -> str:
     raw = np.full((1, len(SCHEMA)), np.nan)
-    raw[0, SCHEMA.group("hyperparameters")] = UnitScale(SPACE)(VALUES)[0]
+    raw[0, SCHEMA.group("hyperparameters")] = UnitScale(SPACE)(np.array(VALUES))[0]
     for name, value in features.items():
         raw[0, SCHEMA.column(name)] = value
     view = TextView(SCHEMA, names)
@@ -35,8 +35,7 @@ def update(k: int, rate: float = 0.0, discount: float = 0.0, weight: float = 0.0
 
 
 def snippet(states: list[list[float]], actions: list[list[float]], rewards: list[float]) -> Snippet:
-    parts = [np.array([part], dtype=np.float32) for part in (states, actions, rewards)]
-    return Snippet(*parts)
+    return Snippet([states], [actions], [rewards])
 
 
 def test_the_first_line_names_the_format_and_the_second_the_task() -> None:
