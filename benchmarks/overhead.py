@@ -7,8 +7,8 @@ Everything between the agent's action and its next observation that is neither t
 action, observation vector and text, reward, state digest, trace. Measured as the time inside ``env.step`` minus the
 time inside the population's ``train`` and ``evaluate``, on CartPole with decisions of 5,000 environment steps (4
 environments x 125 steps, 10 rollouts), one member, one thread, for each kind of observation; and once more for a
-whole row as the runner runs it, where traces and records are added. The share is reported against the decision's
-training time alone (evaluation left out, which makes it look larger).
+whole row as the runner runs it, where traces and records are added. The share is reported against the whole decision
+and against its training alone.
 """
 
 from __future__ import annotations
@@ -134,6 +134,9 @@ def summary(label: str, rows: list[dict[str, float]]) -> dict[str, Any]:
         "evaluate_ms": round(1e3 * statistics.median(row["evaluate"] for row in rows), 3),
         "overhead_ms": round(1e3 * statistics.median(overheads), 3),
         "digest_ms": round(1e3 * statistics.median(row["digests"] for row in rows), 3),
+        "share_of_decision": round(
+            statistics.median(o / row["total"] for o, row in zip(overheads, rows, strict=True)), 5
+        ),
         "share_of_training": round(statistics.median(overheads) / train, 5),
     }
 
@@ -163,6 +166,7 @@ def main() -> None:
             f"{result['evaluate_ms']:.2f}",
             f"{result['overhead_ms']:.3f}",
             f"{result['digest_ms']:.3f}",
+            f"{100.0 * result['share_of_decision']:.2f} %",
             f"{100.0 * result['share_of_training']:.2f} %",
         ]
         for result in results
@@ -173,7 +177,8 @@ def main() -> None:
         "evaluation, ms",
         "meta-layer, ms",
         "of which digest, ms",
-        "meta-layer / training",
+        "share of decision",
+        "share of training",
     )
     notes = (
         f"Medians over {decisions} decisions of {steps:,} environment steps, one thread. 4 x 4: 4 epochs of 4 "

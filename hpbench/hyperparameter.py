@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, ValuesView
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,8 +29,11 @@ _WHOLE_STEP = math.log(1.25) - 1e-6
 """From this strength on an integer moves. The margin lets a float32 action that stands for 1.25 count as such."""
 
 
+_SIGNIFICANT = f"%.{DIGITS - 1}e"
+
+
 def _significant(x: float) -> float:
-    return float(f"{x:.{DIGITS - 1}e}")
+    return float(_SIGNIFICANT % x)
 
 
 @dataclass(frozen=True)
@@ -96,19 +99,20 @@ class Hyperparameter:
         Raises:
             InvalidConfiguration: if ``value`` is NaN.
         """
-        return min(max(self._quantise(min(max(value, self.low), self.high)), self.low), self.high)
+        # Rounding is monotone and leaves the bounds as they are, so what is inside them stays inside.
+        return self._quantise(self.low if value < self.low else self.high if value > self.high else value)
 
     def _quantise(self, value: float) -> float:
         """Five digits, and whole if integer; bounds are not looked at."""
-        if math.isnan(value):
+        if value != value:
             raise InvalidConfiguration(f"{self.name}: NaN is not a value")
         if self.integer:
             value = float(math.floor(value + 0.5))
+        if self.scale == "log":
+            return _significant(value)
         if self.scale == "linear":
             decimals = DIGITS - math.floor(math.log10(self.high - self.low))
             return round(value, decimals) + 0.0  # no -0.0
-        if self.scale == "log":
-            return _significant(value)
         # 1 - 0.01 is 0.99 only after the decimal noise is gone.
         return float(f"{1.0 - _significant(1.0 - value):.12g}")
 
@@ -119,9 +123,8 @@ class Hyperparameter:
 
     def from_unit(self, unit: float) -> float:
         """Inverse of :meth:`to_unit`, exact on canonical values. ``unit`` is clipped to ``[0, 1]``."""
-        unit = min(max(unit, 0.0), 1.0)
         low, high = self._ends
-        x = low + unit * (high - low)
+        x = low if unit < 0.0 else high if unit > 1.0 else low + unit * (high - low)
         if self.scale == "log":
             x = math.exp(x)
         elif self.scale == "log1m":
@@ -134,7 +137,7 @@ class Hyperparameter:
 
     def from_action(self, action: float) -> float:
         """Inverse of :meth:`to_action`, exact on canonical values even after rounding the action to float32."""
-        return self.from_unit((float(action) + 1.0) / 2.0)
+        return self.from_unit((action + 1.0) / 2.0)
 
     def shift(self, value: float, action: float) -> tuple[float, bool]:
         """Apply a ``delta`` action in ``[-1, 1]``; 0 keeps the value exactly.
@@ -200,6 +203,10 @@ class HyperparameterSpace(Mapping[str, Hyperparameter]):
 
     def __len__(self) -> int:
         return len(self._items)
+
+    def values(self) -> ValuesView[Hyperparameter]:
+        """The hyperparameters in order."""
+        return self._items.values()
 
     @property
     def hot(self) -> tuple[str, ...]:

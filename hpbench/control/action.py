@@ -88,7 +88,7 @@ class _BoxReader(_ArrayReader):
         for (column, item), component in zip(self._hot, array.tolist(), strict=True):
             if not math.isfinite(component):
                 raise InvalidAction(f"the action component of {item.name} is {component}; expected a number in [-1, 1]")
-            inside = min(max(component, -1.0), 1.0)
+            inside = -1.0 if component < -1.0 else 1.0 if component > 1.0 else component
             new[column], cut = self._apply(item, values[column], inside)
             if cut or inside != component:
                 clipped.append(item.name)

@@ -260,14 +260,14 @@ class EpisodeBatch:
             # Only a discrete policy has a largest entropy to relate to.
             metrics["entropy_per_dimension"] = metrics.pop("entropy")
         features = self.setting.features
-        columns = [metrics.get(name) for name in features.metric_names]
+        unknown = [math.nan] * self.members
+        columns = [metrics[name].tolist() if name in metrics else unknown for name in features.metric_names]
         values, diverged = self.population.table().tolist(), self.population.diverged.tolist()
         for m in running:
             history = self._histories[m]
             history.decision += 1
             history.diverged = diverged[m]
-            row = [math.nan if column is None else float(column[m]) for column in columns]
-            features.record(history, self.setting.tasks[m].anchors, values[m], row)
+            features.record(history, self.setting.tasks[m].anchors, values[m], [column[m] for column in columns])
 
     def _evaluate(self, running: Sequence[int], before: Sequence[float]) -> None:
         outcome = evaluate(self.population, self.plan.evaluation_episodes, before)
@@ -304,8 +304,8 @@ class EpisodeBatch:
         return self.setting.schema.encode(raw), snippet
 
     def _snippet(self) -> Snippet:
-        state = self.population.state
-        return Snippet(*(state[f"snippet_{name}"].tolist() for name in ("observation", "action", "reward")))
+        parts = ("snippet_observation", "snippet_action", "snippet_reward")
+        return Snippet(*(self.population.array(name).tolist() for name in parts))
 
     def _render(self, frame: Frame, snippet: Snippet | None) -> list[str]:
         tasks = [task.id for task in self.setting.tasks]

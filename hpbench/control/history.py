@@ -182,9 +182,9 @@ class FeatureBuilder:
             metrics: in the order of ``metric_names``; NaN where unknown.
         """
         last = zip(self._items, values, history.values, history.units, strict=True)
-        units = tuple(unit if value == old else item.to_unit(value) for item, value, old, unit in last)
-        history.changes.append(tuple(new - old for new, old in zip(units, history.units, strict=True)))
-        history.values, history.units, history.metrics = tuple(values), units, tuple(metrics)
+        units = [unit if value == old else item.to_unit(value) for item, value, old, unit in last]
+        history.changes.append(tuple([new - old for new, old in zip(units, history.units, strict=True)]))
+        history.values, history.units, history.metrics = tuple(values), tuple(units), tuple(metrics)
         mean = metrics[self._return]
         score = anchors.score(mean)
         history.training_scores.append(score)

@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from numpy.typing import NDArray
 
 from hpbench.control.observation import UPDATES, Frame, Schema, UnitScale
 from hpbench.hyperparameter import HyperparameterSpace
@@ -39,7 +42,9 @@ FULL_WIDTH = 8
 LINES = ("budget", "performance", "losses", "optimiser", "plasticity", "snippet")
 """Groups of the schema that make one line each."""
 
-_LEVELS = tuple(f"[{level:02d}]" for level in range(100))
+_WIDTH = 8
+"""Bytes of a float64."""
+_LEVELS = (*(f"[{level:02d}]" for level in range(100)), "[99]")  # the top of the scale counts as 99
 
 
 def text_space() -> spaces.Text:
@@ -95,7 +100,7 @@ class TextView:
         self._shown = shown_names(schema.hyperparameters, names)
         self._lines = [schema.group(name) for name in LINES]
         self._values = schema.group("hyperparameters")
-        self._scale = np.array([100.0 if feature.percent else 1.0 for feature in schema.features])
+        scale = np.array([100.0 if feature.percent else 1.0 for feature in schema.features])
         # The pattern of known features hardly ever changes, and one long template is much faster than many short ones.
         self._template = functools.lru_cache(maxsize=64)(self._make_template)
         # An update is shown several times, each time one line further down.
@@ -103,10 +108,10 @@ class TextView:
         hot = schema.hyperparameters.hot
         spans = dict(zip(schema.hyperparameters, UnitScale(schema.hyperparameters).span.tolist(), strict=True))
         self._hot = [(self._shown[name], spans[name], schema.hyperparameters[name].scale == "linear") for name in hot]
-        self._updates = [
-            slice(schema.column(f"effect_{k}") - len(hot), schema.column(f"effect_{k}") + 1)
-            for k in range(1, UPDATES + 1)
-        ]
+        ends = [schema.column(f"effect_{k}") + 1 for k in range(1, UPDATES + 1)]
+        self._updates = [slice(end - len(hot) - 1, end) for end in ends]
+        self._shown_columns = self._updates[0].start
+        self._scale, self._update_scale = scale[: self._shown_columns], scale[self._updates[0]]
 
     def render(
         self,
@@ -125,33 +130,32 @@ class TextView:
             snippet: their last transitions; None before the first segment.
             feedback: one line each on the last action, or empty.
         """
-        numbers = (frame.raw * self._scale + 0.0).tolist()  # no -0.0
-        # The small summand keeps 0.29 * 100 from becoming level 28.
-        levels = np.minimum(50.0 * frame.scaled + (50.0 + 1e-9), 99.0).astype(np.intp).tolist()
+        shown = frame.raw[:, : self._shown_columns]
+        numbers, levels = _numbers(shown, self._scale), _levels(frame.scaled[:, : self._shown_columns])
         texts = []
         for member, (task, number, level) in enumerate(zip(tasks, numbers, levels, strict=True)):
             for column, value in zip(self._values, values[member], strict=True):
                 number[column] = value
-            known = frame.known[member].tolist()
-            cells = list(zip(number, [_LEVELS[i] for i in level], strict=True))
-            template, columns = self._template(bytes(known))
+            known = frame.known[member].tobytes()
+            cells: list[Any] = [None] * (2 * len(number))
+            cells[::2], cells[1::2] = number, [_LEVELS[i] for i in level]
+            template, pick = self._template(known)
             lines = [FORMAT, f"task {'hidden' if self._anonymous else task} learner {self._schema.learner}"]
-            lines.append(template % tuple([part for column in columns for part in cells[column]]))
-            lines += [
-                f"update {k} {self._update(tuple(cells[updates]), known[updates.stop - 1])}"
-                for k, updates in enumerate(self._updates, start=1)
-                if known[updates.start]
-            ]
+            lines.append(template % pick(cells))
+            raw, scaled = frame.raw[member].tobytes(), frame.scaled[member].tobytes()
+            for k, columns in enumerate(self._updates, start=1):
+                if known[columns.start]:
+                    part = slice(_WIDTH * columns.start, _WIDTH * columns.stop)
+                    lines.append(f"update {k} {self._update(raw[part], scaled[part], known[columns.stop - 1])}")
             if snippet is not None:
-                lines.append("trajectory: state | action | reward")
-                lines += self._trajectory(snippet, member)
+                lines.append(self._trajectory(snippet, member))
             if feedback[member]:
                 lines.append(f"feedback: {feedback[member]}")
             texts.append("\n".join(lines))
         return texts
 
-    def _make_template(self, known: bytes) -> tuple[str, list[int]]:
-        """Format string of the lines of features and hyperparameters, and the columns that fill it.
+    def _make_template(self, known: bytes) -> tuple[str, Callable[[list[Any]], tuple[Any, ...]]]:
+        """Format string of the lines of features and hyperparameters, and what picks the cells that fill it.
 
         Args:
             known: one byte for each column of the schema.
@@ -167,32 +171,54 @@ class TextView:
         for name, item in self._schema.hyperparameters.items():
             lines.append(f"{self._shown[name]} %.12g%s in {item.low:.5g}..{item.high:.5g}")
         shown = [*(column for line in self._lines for column in line), *self._values]
-        return "\n".join(lines), [column for column in shown if known[column]]
+        picked = [cell for column in shown if known[column] for cell in (2 * column, 2 * column + 1)]
+        return "\n".join(lines), operator.itemgetter(*picked)
 
-    def _make_update(self, cells: tuple[tuple[float, str], ...], known: bool) -> str:
+    def _make_update(self, raw: bytes, scaled: bytes, known: int) -> str:
         """What an update did, as factors in each hyperparameter's own sense (or differences on linear scales).
 
         Args:
-            cells: raw value and level of each change, then of its effect.
-            known: whether the effect is known.
+            raw, scaled: of each change in turn, then of its effect; float64.
+            known: whether the effect is known, 0 or 1.
         """
-        *changes, (effect, effect_level) = cells
+        *changes, effect = _numbers(np.frombuffer(raw), self._update_scale)
+        *levels, effect_level = _levels(np.frombuffer(scaled))
         words = []
-        for (label, span, linear), (change, level) in zip(self._hot, changes, strict=True):
+        for (label, span, linear), change, level in zip(self._hot, changes, levels, strict=True):
             if change != 0.0:
                 size = f"{change * span:+.3g}" if linear else f"x{math.exp(change * span):.3g}"
-                words.append(f"{label} {size}{level}")
-        result = f"{effect:+.3g}%{effect_level}" if known else "-"
+                words.append(f"{label} {size}{_LEVELS[level]}")
+        result = f"{effect:+.3g}%{_LEVELS[effect_level]}" if known else "-"
         return f"{' '.join(words) if words else 'keep'} effect {result}"
 
     @staticmethod
-    def _trajectory(snippet: Snippet, member: int) -> list[str]:
-        lines = []
-        parts = (snippet.states[member], snippet.actions[member], snippet.rewards[member])
-        for state, action, reward in zip(*(part[-TRANSITIONS:] for part in parts), strict=True):
-            numbers = [_brief(state), _brief(action), (reward,)]
-            lines.append(" | ".join([" ".join([f"{number + 0.0:.3g}" for number in part]) for part in numbers]))
-        return lines
+    def _trajectory(snippet: Snippet, member: int) -> str:
+        states, actions = snippet.states[member][-TRANSITIONS:], snippet.actions[member][-TRANSITIONS:]
+        rewards = snippet.rewards[member][-TRANSITIONS:]
+        numbers: list[float] = []
+        for state, action, reward in zip(states, actions, rewards, strict=True):
+            numbers += (*_brief(state), *_brief(action), reward)
+        template = _transitions(len(_brief(states[0])), len(_brief(actions[0])), len(rewards))
+        return template % tuple([number + 0.0 for number in numbers])
+
+
+@functools.cache
+def _transitions(state: int, action: int, count: int) -> str:
+    """Format string of transitions with that many numbers in a state and in an action."""
+    line = " | ".join([" ".join(["%.3g"] * width) for width in (state, action, 1)])
+    return "\n".join(["trajectory: state | action | reward", *[line] * count])
+
+
+def _numbers(raw: NDArray[np.float64], scale: NDArray[np.float64]) -> list[Any]:
+    """Numbers as they are shown: in percent where that is due, and no -0.0."""
+    numbers: list[Any] = (raw * scale + 0.0).tolist()
+    return numbers
+
+
+def _levels(scaled: NDArray[np.float64]) -> list[Any]:
+    """Levels 0 to 100 of positions in [-1, 1]. The small summand keeps 0.29 * 100 from becoming level 28."""
+    levels: list[Any] = (50.0 * scaled + (50.0 + 1e-9)).astype(np.intp).tolist()
+    return levels
 
 
 def _brief(numbers: Sequence[float]) -> Sequence[float]:

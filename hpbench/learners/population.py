@@ -8,7 +8,6 @@ indexing, and they are exact: a restored member continues bit for bit as the ori
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import operator
 import zipfile
@@ -20,6 +19,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+import xxhash
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -143,6 +143,7 @@ class Population(ABC):
         self.config = config
         self.device = torch.device(device)
         self._views: tuple[list[Tensor], list[list[memoryview]]] | None = None
+        self._arrays: dict[str, tuple[Tensor, NDArray[Any]]] = {}
         self.threads = threads
         self._check_tasks(self.tasks)
         members, columns = len(seeds), len(self.hyperparameters)
@@ -167,17 +168,27 @@ class Population(ABC):
     @property
     def steps(self) -> NDArray[np.int64]:
         """Environment steps trained so far, int64 ``[members]``. Evaluation does not count."""
-        return self.state["steps"].cpu().numpy().copy()
+        return self.array("steps").copy()
 
     @property
     def diverged(self) -> NDArray[np.bool_]:
         """Members whose parameters or gradients became NaN or infinite, bool ``[members]``. They train no further."""
-        return self.state["diverged"].cpu().numpy().copy()
+        return self.array("diverged").copy()
 
     @property
     @abstractmethod
     def steps_per_rollout(self) -> int:
         """Environment steps of one rollout of one member: the unit that segments are made of."""
+
+    def array(self, name: str) -> NDArray[Any]:
+        """A tensor of the state as an array ``[members, ...]``, to be read at once: on the CPU a view, else a copy."""
+        tensor = self.state[name]
+        if self.device.type != "cpu":
+            return tensor.cpu().numpy()
+        known = self._arrays.get(name)
+        if known is None or known[0] is not tensor:
+            known = self._arrays[name] = tensor, tensor.numpy()
+        return known[1]
 
     def values(self) -> dict[str, Floats]:
         """Effective hyperparameters, read back from the tensor they act from: float64 ``[members]`` by name."""
@@ -186,7 +197,7 @@ class Population(ABC):
 
     def table(self) -> Floats:
         """:meth:`values` as one array, float64 ``[members, hyperparameters]``."""
-        return self.state["hyperparameters"].cpu().numpy().copy()
+        return self.array("hyperparameters").copy()
 
     def set_values(self, name: str, values: float | ArrayLike) -> None:
         """Set one hyperparameter, for all members or one value per member. It acts from the next update on.
@@ -218,7 +229,7 @@ class Population(ABC):
                     raise InvalidConfiguration(f"{item.name}={value:g} is outside [{item.low}, {item.high}]")
         table = self.state["hyperparameters"]
         if self.device.type == "cpu":
-            table.numpy()[:] = rows
+            self.array("hyperparameters")[:] = rows
         else:
             table.copy_(torch.tensor(rows, dtype=table.dtype))
 
@@ -321,13 +332,16 @@ class Population(ABC):
         self._forget()
 
     def digests(self) -> list[str]:
-        """One hash per member over its whole state: equal digests mean equal futures."""
+        """One hash per member over its whole state: equal digests mean equal futures.
+
+        XXH3 with 128 bits: no secrets depend on it, and it keeps up with memory, which replay buffers need.
+        """
         digests = []
         for parts in self._parts():
-            hasher = hashlib.sha256()
+            hasher = xxhash.xxh3_128()
             for part in parts:
                 hasher.update(part)
-            digests.append(hasher.hexdigest()[:32])
+            digests.append(hasher.hexdigest())
         return digests
 
     def _parts(self) -> list[list[memoryview]]:
@@ -346,7 +360,7 @@ class Population(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes along: not the views, which are of this population's memory."""
-        return {**self.__dict__, "_views": None}
+        return {**self.__dict__, "_views": None, "_arrays": {}}
 
     def set_tasks(self, tasks: Sequence[Task]) -> None:
         """Move members to other tasks of the same shape, in the middle of training. Running episodes go on.
