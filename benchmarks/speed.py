@@ -61,13 +61,13 @@ def subjects(shape: tuple[int, int], engines: Sequence[str], members: Sequence[i
 
 def answers(subject: Subject) -> Answer:
     """Builds the trainer; what comes back trains as asked."""
-    from subjects import WORKLOAD, Ours, Peer, Setting, Trainer
+    from subjects import WORKLOAD, Ours, Setting, Trainer, make_peer
 
     setting = Setting("classic/cartpole", subject.num_envs, subject.num_steps, WORKLOAD)
     started = time.perf_counter()
     trainer: Trainer
     if subject.engine == PEER:
-        trainer = Peer(setting, seed=0)
+        trainer = make_peer(setting, seed=0)
     else:
         trainer = Ours(setting, range(subject.members), subject.engine, subject.threads)
     trainer.train(1)

@@ -165,7 +165,7 @@ def test_both_sides_get_the_same_network_and_numbers(module: Any) -> None:
     pytest.importorskip("stable_baselines3")
     subjects = module("subjects")
     setting = subjects.Setting("classic/pendulum", 4, 64, {"learning_rate": 1e-3, "minibatches": 8})
-    ours, peer = subjects.Ours(setting, [0], "torch"), subjects.Peer(setting, 0)
+    ours, peer = subjects.Ours(setting, [0], "torch"), subjects.make_peer(setting, 0)
     assert ours.population.networks.size == sum(p.numel() for p in peer.model.policy.parameters())
     assert ours.steps_per_rollout == peer.steps_per_rollout == 256
     assert peer.model.batch_size == 32
@@ -188,7 +188,7 @@ def test_both_sides_get_the_same_network_and_numbers(module: Any) -> None:
 def test_changes_reach_the_peer_where_they_act(module: Any) -> None:
     pytest.importorskip("stable_baselines3")
     subjects = module("subjects")
-    peer = subjects.Peer(subjects.Setting("classic/cartpole", 2, 16), 0)
+    peer = subjects.make_peer(subjects.Setting("classic/cartpole", 2, 16), 0)
     wish = {"learning_rate": 7e-3, "clip_range": 0.11, "discount": 0.9, "gae_lambda": 0.8, "update_epochs": 2}
     peer.set_values({**wish, "minibatches": 2, "entropy_coefficient": 0.05, "value_coefficient": 0.7})
     peer.set_values({"max_gradient_norm": 0.3})
@@ -206,7 +206,7 @@ def test_changes_reach_the_peer_where_they_act(module: Any) -> None:
 def test_evaluation_of_the_peer_leaves_its_training_environment_alone(module: Any) -> None:
     pytest.importorskip("stable_baselines3")
     subjects = module("subjects")
-    peer = subjects.Peer(subjects.Setting("classic/cartpole", 2, 16), 0)
+    peer = subjects.make_peer(subjects.Setting("classic/cartpole", 2, 16), 0)
     peer.train(1)
     before, steps = peer.model._last_obs.copy(), peer.model.num_timesteps
     returns = peer.evaluate(5)
