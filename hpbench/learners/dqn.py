@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from hpbench.errors import InvalidConfiguration, UnknownName
 from hpbench.hyperparameter import Hyperparameter, HyperparameterSpace
-from hpbench.learners import native
+from hpbench.learners import native, native_dqn
 from hpbench.learners.dqn_metrics import METRICS, PER_OPTIMISER_STEP, TOTALS, summary
 from hpbench.learners.play import PLAY_CALLS, play
 from hpbench.learners.population import SNIPPET, Evaluation, Floats, Population, State
@@ -178,7 +178,7 @@ class DQN(Population):
     # -- training
 
     def _train(self, rollouts: int) -> dict[str, Floats]:
-        totals = self._run(rollouts)
+        totals = native_dqn.train(self, rollouts) if self.engine == "native" else self._run(rollouts)
         healthy = torch.isfinite(self.state["parameters"]).all(dim=1) & torch.isfinite(totals).all(dim=1)
         self.state["diverged"] |= ~healthy
         self._keep_snippet()
@@ -386,8 +386,11 @@ class DQN(Population):
 
     # -- evaluation
 
-    @torch.no_grad()
     def _evaluate(self, episodes: int) -> Evaluation:
+        return native_dqn.evaluate(self, episodes) if self.engine == "native" else self._play(episodes)
+
+    @torch.no_grad()
+    def _play(self, episodes: int) -> Evaluation:
         keys, calls = self.state["rng_keys"][:, Stream.EVALUATION], self.state["rng_calls"][:, Stream.EVALUATION]
 
         def act(observation: Tensor, _: Tensor) -> Tensor:
