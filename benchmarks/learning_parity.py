@@ -7,7 +7,8 @@
 PPO on CartPole, Acrobot and Pendulum, DQN on CartPole and Acrobot, SAC on Pendulum and MountainCarContinuous, 10 seeds
 each. Both sides get the same network, loss, optimiser and numbers (see subjects.py). At 10 to 20 checkpoints the policy
 plays fresh episodes, in the same way on both sides (PPO's stochastic, DQN's and SAC's most likely actions). The curves
-of every seed are kept in results/curves, so an interrupted run continues and a second one only computes what is missing.
+of every seed are kept in results/curves, so an interrupted run continues and a second one only computes what is
+missing.
 
 Compared are the area under the curve (mean over checkpoints) and the final return (mean of the last three
 checkpoints): Welch's test, and a bootstrap interval of the difference of the means over seeds. Also counted is how

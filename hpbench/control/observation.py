@@ -95,6 +95,12 @@ FEATURES: tuple[Feature, ...] = (
         "losses",
         ("ppo",),
     ),
+    _log("td_loss", "mean Huber loss of the TD errors", 0.0, 1e6, 1e-4, "losses", "dqn"),
+    _log("td_error_mean", "mean absolute TD error", 0.0, 1e6, 1e-3, "losses", "dqn", "sac"),
+    _log("td_error_p95", "95th percentile of the absolute TD error", 0.0, 1e6, 1e-3, "losses", "dqn", "sac"),
+    _log("q_mean", "mean value of the actions in the minibatches", -1e6, 1e6, 1e-2, "losses", "dqn", "sac"),
+    _log("q_bias", "value at episode starts minus discounted return", -1e6, 1e6, 1e-2, "losses", "dqn", "sac"),
+    _share("buffer_fill", "share of the replay memory in use", "losses", "dqn", "sac"),
     _log("gradient_norm", "gradient norm before clipping", 0.0, 1e6, 1e-3, "optimiser"),
     _share("gradient_clipped", "share of optimiser steps with a clipped gradient", "optimiser"),
     _log(

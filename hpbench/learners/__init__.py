@@ -9,7 +9,14 @@ from hpbench.registry import Registry
 if TYPE_CHECKING:
     from hpbench.learners.population import Population
 
-LEARNERS = Registry("learner", {"ppo": "hpbench.learners.ppo:PPO"}, group="hpbench.learners")
+LEARNERS = Registry(
+    "learner",
+    {
+        "ppo": "hpbench.learners.ppo:PPO",
+        "dqn": "hpbench.learners.dqn:DQN",
+    },
+    group="hpbench.learners",
+)
 
 
 def make(name: str) -> type[Population]:

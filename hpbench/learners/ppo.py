@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hpbench.errors import InvalidConfiguration, UnknownName
 from hpbench.hyperparameter import Hyperparameter, HyperparameterSpace
-from hpbench.learners import graph, native
+from hpbench.learners import graph, native, native_ppo
 from hpbench.learners.advantage import generalised_advantage
 from hpbench.learners.networks import ActorCritic, Weights, forward
 from hpbench.learners.normalisation import initial_moments, scaled, standardised, update_moments
@@ -173,7 +173,7 @@ class PPO(Population):
         if self.engine == "graph":
             return graph.train(self, rollouts)
         if self.engine == "native":
-            totals = native.train(self, rollouts)
+            totals = native_ppo.train(self, rollouts)
         else:
             totals = torch.zeros(self.members, len(TOTALS), dtype=torch.float64, device=self.device)
             for _ in range(rollouts):
@@ -423,7 +423,7 @@ class PPO(Population):
 
     def _evaluate(self, episodes: int) -> Evaluation:
         if self.engine == "native":
-            return native.evaluate(self, episodes)
+            return native_ppo.evaluate(self, episodes)
         return self._play(episodes)
 
     @torch.no_grad()
