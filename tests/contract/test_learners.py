@@ -18,13 +18,16 @@ from hpbench.errors import InvalidConfiguration, SnapshotError, UnknownName
 from hpbench.learners import LEARNERS, make, native
 from hpbench.learners.population import Population, Snapshot
 from hpbench.learners.ppo import PPOConfig
+from hpbench.learners.sac import SACConfig
 
 TASK = "classic/cartpole"
 CONFIGS: dict[str, Any] = {
     "ppo": PPOConfig(num_envs=4, num_steps=32),
+    "sac": SACConfig(num_envs=2, num_steps=24, buffer_size=60, learning_starts=40),
 }
 ACTUATION: dict[str, dict[str, float]] = {
     "ppo": {"learning_rate": 5e-3, "clip_range": 0.02, "max_gradient_norm": 0.05, "entropy_coefficient": 0.05},
+    "sac": {"batch_size": 16, "updates_per_step": 0.3},
 }
 """Where every bound is felt from: large steps, a narrow clip range, gradients longer than the limit."""
 ENGINES = ["torch"] if native.unavailable() else ["native", "torch"]
