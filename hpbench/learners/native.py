@@ -1,8 +1,8 @@
-"""The native engine: PPO for a population on one CPU, in C++ (see ``cpp/``), on the same tensors as the torch engine.
+"""The native engine: learners on one CPU, in C++ (see ``cpp/``), on the same tensors as the torch engine.
 
 It is built when the package is installed, if there is a C++ compiler. Members are computed one after the other, or
 spread over threads, each with its working set in the cache: a member's numbers do not depend on who else is in the
-population.
+population. What a learner hands over is in its own ``native_<learner>``.
 """
 
 from __future__ import annotations
@@ -10,54 +10,35 @@ from __future__ import annotations
 import ctypes
 import functools
 import platform
+from collections.abc import Mapping
 from importlib import machinery
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hpbench.learners.population import Evaluation
-from hpbench.learners.ppo_metrics import TOTALS
+from hpbench.learners.population import Evaluation, Population
 from hpbench.tasks.base import MAX_DELAY, Task
 
 if TYPE_CHECKING:
-    from hpbench.learners.ppo import PPO
+    from hpbench.learners.rollout import Environments
 
-ABI = 2
+ABI = 3
 
 _SIZES = (
-    "abi", "members", "envs", "steps", "rollouts", "threads",
-    "task", "observation", "outputs", "discrete", "width", "first", "second", "parameters_size",
-    "state_size", "physics_size", "reset_draws", "delay_slots", "max_episode_steps",
-    "streams", "hyperparameter_count", "total_count", "normalize_observation", "normalize_reward",
-    "has_success", "episodes",
+    "abi", "members", "envs", "steps", "rollouts", "threads", "episodes",
+    "task", "observation", "actions", "discrete", "width", "first", "second", "parameters_size",
+    "state_size", "physics_size", "reset_draws", "delay_slots", "max_episode_steps", "has_success",
+    "streams", "hyperparameter_count", "total_count",
 )  # fmt: skip
 _NUMBERS = ("action_low", "action_high", "success_return")
 _STATE = (
-    "hyperparameters", "rng_keys", "rng_calls", "parameters", "adam_mean", "adam_square", "adam_steps",
-    "observation_mean", "observation_variance", "observation_count",
-    "return_running", "return_mean", "return_variance", "return_count",
+    "hyperparameters", "rng_keys", "rng_calls",
     "env_physics", "env_state", "env_elapsed", "env_return", "env_queue", "env_observation",
 )  # fmt: skip
-_BUFFER = (
-    "observation", "action", "log_prob", "value", "reward", "done", "truncated", "final_value", "advantage",
-    "return", "last_value",
-)  # fmt: skip
 _RESULTS = ("totals", "evaluation_returns", "evaluation_lengths")
-
-
-class _Arguments(ctypes.Structure):
-    """Mirror of ``Arguments`` in ``cpp/ppo.hpp``."""
-
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in _SIZES),
-        *((name, ctypes.c_double) for name in _NUMBERS),
-        *((f"state_{name}", ctypes.c_void_p) for name in _STATE),
-        *((f"buffer_{name}", ctypes.c_void_p) for name in _BUFFER),
-        *((f"result_{name}", ctypes.c_void_p) for name in _RESULTS),
-    ]
 
 
 def library_path() -> Path | None:
@@ -79,12 +60,9 @@ def _library() -> ctypes.CDLL | str:
     if platform.machine().lower() in ("x86_64", "amd64") and torch.backends.cpu.get_cpu_capability() == "DEFAULT":
         return "this processor lacks AVX2 and FMA"
     library = ctypes.CDLL(str(path))
-    library.hpbench_abi.restype = library.hpbench_arguments_size.restype = library.hpbench_task.restype = ctypes.c_int64
+    library.hpbench_abi.restype = library.hpbench_task.restype = ctypes.c_int64
     library.hpbench_task.argtypes = [ctypes.c_char_p]
-    for name in ("hpbench_ppo_train", "hpbench_ppo_evaluate"):
-        getattr(library, name).argtypes = [ctypes.POINTER(_Arguments)]
-        getattr(library, name).restype = None
-    if library.hpbench_abi() != ABI or library.hpbench_arguments_size() != ctypes.sizeof(_Arguments):
+    if library.hpbench_abi() != ABI:
         return f"{path.name} is of another version of hpbench; reinstall"
     return library
 
@@ -109,60 +87,120 @@ def obstacle(task: Task, hidden: tuple[int, ...], device: torch.device) -> str |
     return None
 
 
-def train(population: PPO, rollouts: int) -> Tensor:
-    """Train every member for that many rollouts.
+class Binding:
+    """One learner's side of the engine: what goes over, in the order of its ``Arguments`` in ``cpp/<learner>.hpp``.
 
-    Returns:
-        Totals of the segment, float64 ``[members, len(TOTALS)]``.
+    Args:
+        learner: its name, in the names of the functions.
+        sizes: whole numbers of its own.
+        numbers: floating-point numbers of its own.
+        state: entries of the population's state.
+        buffer: entries of its rollout buffer.
     """
-    totals = torch.zeros(population.members, len(TOTALS), dtype=torch.float64)
-    arguments = _arguments(population)
-    arguments.rollouts = rollouts
-    arguments.total_count = len(TOTALS)
-    arguments.result_totals = totals.data_ptr()
-    _call("hpbench_ppo_train", arguments)
-    return totals
 
+    def __init__(
+        self,
+        learner: str,
+        sizes: tuple[str, ...] = (),
+        numbers: tuple[str, ...] = (),
+        state: tuple[str, ...] = (),
+        buffer: tuple[str, ...] = (),
+    ) -> None:
+        self.learner, self._own_state, self._buffer = learner, state, buffer
+        fields: list[tuple[str, Any]] = [
+            *((name, ctypes.c_int64) for name in _SIZES),
+            *((name, ctypes.c_double) for name in _NUMBERS),
+            *((f"state_{name}", ctypes.c_void_p) for name in _STATE),
+            *((f"result_{name}", ctypes.c_void_p) for name in _RESULTS),
+            *((name, ctypes.c_int64) for name in sizes),
+            *((name, ctypes.c_double) for name in numbers),
+            *((f"state_{name}", ctypes.c_void_p) for name in state),
+            *((f"buffer_{name}", ctypes.c_void_p) for name in buffer),
+        ]
+        self._type: Any = type("Arguments", (ctypes.Structure,), {"_fields_": fields})
 
-def evaluate(population: PPO, episodes: int) -> Evaluation:
-    """Play complete episodes with the current policies."""
-    arguments = _arguments(population)
-    returns = np.zeros((population.members, episodes))
-    lengths = np.zeros((population.members, episodes), dtype=np.int64)
-    arguments.episodes = episodes
-    arguments.result_evaluation_returns = returns.ctypes.data
-    arguments.result_evaluation_lengths = lengths.ctypes.data
-    _call("hpbench_ppo_evaluate", arguments)
-    return Evaluation(returns, lengths)
+    def train(
+        self,
+        population: Population,
+        environments: Environments,
+        rollouts: int,
+        totals: int,
+        options: Mapping[str, float],
+        buffer: Mapping[str, Tensor],
+    ) -> Tensor:
+        """Train every member for that many rollouts.
 
+        Args:
+            population: its tensors are changed in place.
+            environments: of the population.
+            rollouts: at least 1.
+            totals: number of running totals of a segment.
+            options: the learner's own sizes and numbers, by name.
+            buffer: the learner's rollout buffer.
 
-def _call(function: str, arguments: _Arguments) -> None:
-    library = _library()
-    assert not isinstance(library, str), library
-    getattr(library, function)(ctypes.byref(arguments))
+        Returns:
+            Totals of the segment, float64 ``[members, totals]``.
+        """
+        result = torch.zeros(population.members, totals, dtype=torch.float64)
+        arguments = self._arguments(population, environments, options, buffer)
+        arguments.rollouts, arguments.total_count, arguments.result_totals = rollouts, totals, result.data_ptr()
+        self._call("train", arguments)
+        return result
 
+    def evaluate(
+        self,
+        population: Population,
+        environments: Environments,
+        episodes: int,
+        options: Mapping[str, float],
+        buffer: Mapping[str, Tensor],
+    ) -> Evaluation:
+        """Play complete episodes with the current policies. Arguments as in :meth:`train`."""
+        arguments = self._arguments(population, environments, options, buffer)
+        returns = np.zeros((population.members, episodes))
+        lengths = np.zeros((population.members, episodes), dtype=np.int64)
+        arguments.episodes = episodes
+        arguments.result_evaluation_returns = returns.ctypes.data
+        arguments.result_evaluation_lengths = lengths.ctypes.data
+        self._call("evaluate", arguments)
+        return Evaluation(returns, lengths)
 
-def _arguments(population: PPO) -> _Arguments:
-    library = _library()
-    assert not isinstance(library, str), library
-    task, config, state = population.tasks[0], population.config, population.state
-    sizes = {
-        "abi": ABI, "members": population.members, "envs": config.num_envs, "steps": config.num_steps,
-        "threads": population.threads, "task": library.hpbench_task(task.dynamics.native.encode()),
-        "observation": task.observation_size, "outputs": task.action_count, "discrete": int(task.discrete),
-        "width": population.environments.width, "first": config.hidden[0], "second": config.hidden[1],
-        "parameters_size": population.networks.size, "state_size": task.dynamics.state_size,
-        "physics_size": len(task.dynamics.physics), "reset_draws": task.dynamics.reset_draws, "delay_slots": MAX_DELAY,
-        "max_episode_steps": task.max_episode_steps, "streams": state["rng_keys"].shape[1],
-        "hyperparameter_count": len(population.hyperparameters),
-        "normalize_observation": int(config.normalize_observation), "normalize_reward": int(config.normalize_reward),
-        "has_success": int(task.success_return is not None),
-    }  # fmt: skip
-    threshold = 0.0 if task.success_return is None else task.success_return
-    numbers = {"action_low": task.action_low, "action_high": task.action_high, "success_return": threshold}
-    pointers = {f"state_{name}": _pointer(state[name]) for name in _STATE}
-    pointers |= {f"buffer_{name}": _pointer(population.buffer[name]) for name in _BUFFER}
-    return _Arguments(**sizes, **numbers, **pointers)
+    def _call(self, function: str, arguments: Any) -> None:
+        library = _library()
+        assert not isinstance(library, str), library
+        size = getattr(library, f"hpbench_{self.learner}_arguments_size")
+        size.restype = ctypes.c_int64
+        assert size() == ctypes.sizeof(arguments), f"cpp/{self.learner}.hpp and its binding differ: build again"
+        call = getattr(library, f"hpbench_{self.learner}_{function}")
+        call.restype = None
+        call(ctypes.byref(arguments))
+
+    def _arguments(
+        self,
+        population: Population,
+        environments: Environments,
+        options: Mapping[str, float],
+        buffer: Mapping[str, Tensor],
+    ) -> Any:
+        library = _library()
+        assert not isinstance(library, str), library
+        task, config, state = population.tasks[0], population.config, population.state
+        threshold = 0.0 if task.success_return is None else task.success_return
+        fields = {
+            "abi": ABI, "members": population.members, "envs": config.num_envs, "steps": config.num_steps,
+            "threads": population.threads, "task": library.hpbench_task(task.dynamics.native.encode()),
+            "observation": task.observation_size, "actions": task.action_count, "discrete": int(task.discrete),
+            "width": environments.width, "first": config.hidden[0], "second": config.hidden[1],
+            "parameters_size": state["parameters"].shape[1], "state_size": task.dynamics.state_size,
+            "physics_size": len(task.dynamics.physics), "reset_draws": task.dynamics.reset_draws,
+            "delay_slots": MAX_DELAY, "max_episode_steps": task.max_episode_steps,
+            "has_success": int(task.success_return is not None), "streams": state["rng_keys"].shape[1],
+            "hyperparameter_count": len(population.hyperparameters),
+            "action_low": task.action_low, "action_high": task.action_high, "success_return": threshold,
+        }  # fmt: skip
+        pointers = {f"state_{name}": _pointer(state[name]) for name in (*_STATE, *self._own_state)}
+        pointers |= {f"buffer_{name}": _pointer(buffer[name]) for name in self._buffer}
+        return self._type(**fields, **options, **pointers)
 
 
 def _pointer(tensor: Tensor) -> int:

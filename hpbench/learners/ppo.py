@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hpbench.errors import InvalidConfiguration, UnknownName
 from hpbench.hyperparameter import Hyperparameter, HyperparameterSpace
-from hpbench.learners import native
+from hpbench.learners import native, native_ppo
 from hpbench.learners.advantage import generalised_advantage
 from hpbench.learners.networks import ActorCritic, forward
 from hpbench.learners.normalisation import initial_moments, scaled, standardised, update_moments
@@ -152,7 +152,7 @@ class PPO(Population):
     # -- training
 
     def _train(self, rollouts: int) -> dict[str, Floats]:
-        totals = native.train(self, rollouts) if self.engine == "native" else self._run(rollouts)
+        totals = native_ppo.train(self, rollouts) if self.engine == "native" else self._run(rollouts)
         self.state["steps"] += rollouts * self.steps_per_rollout
         healthy = torch.isfinite(self.state["parameters"]).all(dim=1) & torch.isfinite(totals).all(dim=1)
         self.state["diverged"] |= ~healthy
@@ -352,7 +352,7 @@ class PPO(Population):
 
     def _evaluate(self, episodes: int) -> Evaluation:
         if self.engine == "native":
-            return native.evaluate(self, episodes)
+            return native_ppo.evaluate(self, episodes)
         return self._play(episodes)
 
     @torch.no_grad()

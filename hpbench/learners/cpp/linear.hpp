@@ -92,10 +92,6 @@ inline void multiply(const float* a, ptrdiff_t row, ptrdiff_t column, const floa
         rows<1>(a, row, column, b + j, width, bias ? bias + j : nullptr, c + j, width, count, depth);
 }
 
-inline void tanh_all(float* x, size_t count) {
-    for (size_t i = 0; i < count; i += 8) store(x + i, tanh8(load(x + i)));
-}
-
 inline void transpose(const float* a, int count, int width, float* out) {
     for (int i = 0; i < count; ++i)
         for (int j = 0; j < width; ++j) out[static_cast<ptrdiff_t>(j) * count + i] = a[static_cast<ptrdiff_t>(i) * width + j];

@@ -1,4 +1,4 @@
-// A tanh network with two hidden layers inside a flat parameter row: weights [inputs, outputs], then biases, layer by layer.
+// A network with two hidden layers inside a flat parameter row: weights [inputs, outputs], then biases, layer by layer.
 #pragma once
 
 #include <algorithm>
@@ -17,6 +17,17 @@ struct Shape {
     }
 };
 
+struct Tanh {
+    static v8 forward(v8 x) { return tanh8(x); }
+    static v8 backward(v8 gradient, v8 y) { return gradient * (1.0f - y * y); }
+};
+
+struct Relu {
+    static v8 forward(v8 x) { return x < all(0.0f) ? all(0.0f) : x; }  // NaN stays NaN
+    static v8 backward(v8 gradient, v8 y) { return y > all(0.0f) ? gradient : all(0.0f); }
+};
+
+template <class Activation>
 class Network {
   public:
     Network(Shape shape, size_t batch)
@@ -37,9 +48,9 @@ class Network {
     const float* forward(const float* x, int count) {
         const auto& s = shape_;
         multiply(x, s.inputs, 1, w1_, b1_, h1_.data(), count, s.inputs, s.first);
-        tanh_all(h1_.data(), static_cast<size_t>(count) * s.first);
+        activate(h1_.data(), static_cast<size_t>(count) * s.first);
         multiply(h1_.data(), s.first, 1, w2_, b2_, h2_.data(), count, s.first, s.second);
-        tanh_all(h2_.data(), static_cast<size_t>(count) * s.second);
+        activate(h2_.data(), static_cast<size_t>(count) * s.second);
         for (int i = 0; i < count; ++i)
             for (int o = 0; o < s.outputs; ++o)
                 out_[static_cast<size_t>(i) * s.outputs + o] =
@@ -60,11 +71,11 @@ class Network {
         for (int i = 0; i < count; ++i)
             for (int o = 0; o < s.outputs; ++o) gb3[o] += d[static_cast<ptrdiff_t>(i) * s.outputs + o];
         multiply(d, s.outputs, 1, w3t_.data(), nullptr, d2_.data(), count, s.outputs, s.second);
-        through_tanh(h2_, d2_, count, s.second, gb2);
+        through(h2_, d2_, count, s.second, gb2);
         multiply(h1_.data(), 1, s.first, d2_.data(), nullptr, g2, s.first, count, s.second);
         transpose(w2_, s.first, s.second, w2t_.data());
         multiply(d2_.data(), s.second, 1, w2t_.data(), nullptr, d1_.data(), count, s.second, s.first);
-        through_tanh(h1_, d1_, count, s.first, gb1);
+        through(h1_, d1_, count, s.first, gb1);
         multiply(x, 1, s.inputs, d1_.data(), nullptr, g1, s.inputs, count, s.first);
     }
 
@@ -73,13 +84,17 @@ class Network {
     const float* second_hidden() const { return h2_.data(); }
 
   private:
-    // d *= 1 - h^2, and the bias gradient: column sums of d.
-    static void through_tanh(const std::vector<float>& h, std::vector<float>& d, int count, int width, float* bias) {
+    static void activate(float* x, size_t count) {
+        for (size_t i = 0; i < count; i += 8) store(x + i, Activation::forward(load(x + i)));
+    }
+
+    // d times the slope of the activation, and the bias gradient: column sums of d.
+    static void through(const std::vector<float>& h, std::vector<float>& d, int count, int width, float* bias) {
         for (int j = 0; j < width; j += 8) {
             v8 total = all(0.0f);
             for (int i = 0; i < count; ++i) {
                 size_t at = static_cast<size_t>(i) * width + j;
-                v8 y = load(&h[at]), g = load(&d[at]) * (1.0f - y * y);
+                v8 y = load(&h[at]), g = Activation::backward(load(&d[at]), y);
                 store(&d[at], g);
                 total += g;
             }

@@ -1,23 +1,22 @@
-#include "member.hpp"
+#include "ppo_member.hpp"
 
-namespace hpbench {
+namespace hpbench::ppo {
 
 void Member::attach(int64_t m) {
     const Arguments& a = a_;
     const int64_t env = m * a.envs, at = m * batch_;
     m_ = m;
     hyper_ = a.hyperparameters + m * a.hyperparameter_count;
-    physics_ = a.env_physics + m * a.physics_size;
+    simulator_.attach(m);
     keys_ = a.rng_keys + m * a.streams;
     calls_ = a.rng_calls + m * a.streams;
     parameters_ = a.parameters + m * a.parameters_size;
     totals_ = a.totals + m * a.total_count;
-    observations_ = a.observations + at * a.observation, actions_ = a.actions + at * a.width;
+    observations_ = a.observations + at * a.observation, actions_ = a.actions_taken + at * a.width;
     log_probs_ = a.log_probs + at, values_ = a.values + at, rewards_ = a.rewards + at, done_ = a.done + at;
     truncated_ = a.truncated + at, final_values_ = a.final_values + at, advantages_ = a.advantages + at, returns_ = a.returns + at;
     last_values_ = a.last_values + env;
-    worlds_ = {a.env_state + env * a.state_size, a.env_elapsed + env, a.env_return + env,
-               a.env_queue + env * a.delay_slots * a.width, a.env_observation + env * a.observation};
+    worlds_ = simulator_.training(m);
     actor_.load_parameters(parameters_);
     critic_.load_parameters(parameters_ + actor_size_);
 }
@@ -28,52 +27,10 @@ void Member::train() {
         estimate();
         update();
     }
-    plasticity();
+    measure();
 }
 
-// -- environments ---------------------------------------------------------------------------------------------------------
-
-void Member::observe(const Worlds& w, int64_t e, Draws& noise, uint64_t noise_index) {
-    float* out = w.observation + e * a_.observation;
-    dynamics_.observe(w.state + e * a_.state_size, physics_, out);
-    const float size = static_cast<float>(physics_[OBSERVATION_NOISE]);
-    if (size == 0.0f) return;
-    for (int64_t j = 0; j < a_.observation; ++j) out[j] += size * noise.normal(noise_index + 2 * j);
-}
-
-void Member::restart(const Worlds& w, int64_t e, Draws& reset, uint64_t reset_index, Draws& noise, uint64_t noise_index) {
-    float uniforms[8];
-    for (int64_t j = 0; j < a_.reset_draws; ++j) uniforms[j] = reset.uniform(reset_index + j);
-    dynamics_.reset(uniforms, physics_, w.state + e * a_.state_size);
-    w.elapsed[e] = 0;
-    w.total[e] = 0.0;
-    std::fill_n(w.queue + e * a_.delay_slots * a_.width, a_.delay_slots * a_.width, 0.0f);
-    observe(w, e, noise, noise_index);
-}
-
-// Leaves the final observation in place; the caller restarts the episode if it ended.
-Outcome Member::step(const Worlds& w, int64_t e, const float* action, Draws& noise, uint64_t noise_index) {
-    float* queue = w.queue + e * a_.delay_slots * a_.width;
-    const int64_t delay = static_cast<int64_t>(physics_[ACTION_DELAY]);
-    const float* applied = delay == 0 ? action : queue + (delay - 1) * a_.width;
-    int64_t choice = 0;
-    if (a_.discrete)
-        choice = static_cast<int64_t>(applied[0]);
-    else
-        for (int64_t j = 0; j < a_.width; ++j) {
-            float low = static_cast<float>(a_.action_low), high = static_cast<float>(a_.action_high);
-            action_[j] = applied[j] < low ? low : applied[j] > high ? high : applied[j];
-        }
-    Outcome o{};
-    o.terminated = dynamics_.step(w.state + e * a_.state_size, choice, action_.data(), physics_, &o.reward);
-    std::copy_backward(queue, queue + (a_.delay_slots - 1) * a_.width, queue + a_.delay_slots * a_.width);
-    std::copy_n(action, a_.width, queue);
-    o.episode_length = ++w.elapsed[e];
-    o.episode_return = w.total[e] += o.reward;
-    o.truncated = !o.terminated && o.episode_length >= a_.max_episode_steps;
-    observe(w, e, noise, noise_index);
-    return o;
-}
+// -- normalisation ----------------------------------------------------------------------------------------------------------
 
 void Member::normalise(const float* raw, float* out, int64_t rows) const {
     const int64_t size = a_.observation;
@@ -105,12 +62,12 @@ void Member::merge_moments(double* mean, double* variance, double* count, const 
 // Fills `action` and returns its log-probability.
 float Member::sample(const float* output, Draws& draws, uint64_t index, float* action) const {
     if (a_.discrete) {
-        const float top = *std::max_element(output, output + a_.outputs);
+        const float top = *std::max_element(output, output + a_.actions);
         float total = 0.0f, cumulative = 0.0f;
-        for (int64_t k = 0; k < a_.outputs; ++k) total += std::exp(output[k] - top);
+        for (int64_t k = 0; k < a_.actions; ++k) total += std::exp(output[k] - top);
         const float u = draws.uniform(index);
         int64_t choice = 0;
-        for (int64_t k = 0; k + 1 < a_.outputs; ++k) {
+        for (int64_t k = 0; k + 1 < a_.actions; ++k) {
             cumulative += std::exp(output[k] - top) / total;
             choice += u >= cumulative;
         }
@@ -141,13 +98,13 @@ void Member::collect() {
         for (int64_t e = 0; e < envs; ++e) {
             const int64_t i = t * envs + e;
             float* action = actions_ + i * width;
-            log_probs_[i] = sample(output + e * a_.outputs, action_draws, i * draws_per_action(), action);
-            const Outcome o = step(worlds_, e, action, noise_draws, i * 2 * size);
-            rewards_[i] = static_cast<float>(o.reward * physics_[REWARD_SCALE]);
-            done_[i] = o.terminated || o.truncated;
+            log_probs_[i] = sample(output + e * a_.actions, action_draws, i * draws_per_action(), action);
+            const Outcome o = simulator_.step(worlds_, e, action, noise_draws, i * 2 * size);
+            rewards_[i] = static_cast<float>(o.reward * simulator_.physics(REWARD_SCALE));
+            done_[i] = o.done();
             truncated_[i] = o.truncated;
             final_values_[i] = 0.0f;
-            if (!(o.terminated || o.truncated)) continue;
+            if (!o.done()) continue;
             totals_[EPISODE_COUNT] += 1;
             totals_[RETURN_SUM] += o.episode_return;
             totals_[RETURN_SQUARE_SUM] += o.episode_return * o.episode_return;
@@ -157,7 +114,7 @@ void Member::collect() {
                 normalise(worlds_.observation + e * size, &finals_[cut.size() * size], 1);
                 cut.push_back(i);
             }
-            restart(worlds_, e, reset_draws, i * a_.reset_draws, noise_draws, i * 2 * size);
+            simulator_.restart(worlds_, e, reset_draws, i * a_.reset_draws, noise_draws, i * 2 * size);
         }
     }
     // The critic is not needed while acting: one pass over the whole rollout is faster, and every row comes out the same.
@@ -253,7 +210,7 @@ void Member::update() {
 }
 
 void Member::minibatch(const std::pair<uint32_t, uint32_t>* order, int count) {
-    const int64_t size = a_.observation, outputs = a_.outputs;
+    const int64_t size = a_.observation, outputs = a_.actions;
     const float clip = hyperparameter(CLIP), low = 1.0f - clip, high = 1.0f + clip, share = 1.0f / static_cast<float>(count);
     const float bonus = hyperparameter(ENTROPY), value_weight = hyperparameter(VALUE);
     for (int i = 0; i < count; ++i) {
@@ -324,7 +281,9 @@ void Member::minibatch(const std::pair<uint32_t, uint32_t>* order, int count) {
 
     const float norm = static_cast<float>(std::sqrt(square_sum(gradient_.data(), gradient_.size())));
     const float scale = hyperparameter(MAX_NORM) / (norm + 1e-6f);
-    adam(scale > 1.0f ? 1.0f : scale);
+    const int64_t at = m_ * a_.parameters_size;
+    adam(parameters_, a_.adam_mean + at, a_.adam_square + at, gradient_.data(), a_.parameters_size, hyper_[LEARNING_RATE],
+         ++a_.adam_steps[m_], scale > 1.0f ? 1.0f : scale, 1e-5f);
     actor_.load_parameters(parameters_);
     critic_.load_parameters(parameters_ + actor_size_);
     totals_[POLICY_LOSS] += policy_loss / count;
@@ -337,84 +296,28 @@ void Member::minibatch(const std::pair<uint32_t, uint32_t>* order, int count) {
     totals_[OPTIMISER_STEPS] += 1;
 }
 
-void Member::adam(float scale) {
-    const double count = static_cast<double>(++a_.adam_steps[m_]);
-    const float step = static_cast<float>(hyper_[LEARNING_RATE] / (1.0 - std::pow(0.9, count)));
-    const float correction = static_cast<float>(std::sqrt(1.0 - std::pow(0.999, count)));
-    float *__restrict p = parameters_, *__restrict mean = a_.adam_mean + m_ * a_.parameters_size;
-    float *__restrict square = a_.adam_square + m_ * a_.parameters_size, *__restrict g = gradient_.data();
-    for (int64_t i = 0; i < a_.parameters_size; ++i) {
-        const float gradient = g[i] * scale;
-        mean[i] = 0.9f * mean[i] + 0.1f * gradient;
-        square[i] = 0.999f * square[i] + 0.001f * gradient * gradient;
-        p[i] -= step * mean[i] / (std::sqrt(square[i]) / correction + 1e-5f);
-    }
-}
-
 // -- plasticity -----------------------------------------------------------------------------------------------------------
 
-// Covariance [width, width] over the rows of x [count, width].
-static std::vector<float> covariance(const float* x, int count, int width) {
-    std::vector<float> centred(static_cast<size_t>(count) * width), mean(width), result(static_cast<size_t>(width) * width);
-    for (int i = 0; i < count; ++i)
-        for (int j = 0; j < width; ++j) mean[j] += x[i * width + j];
-    for (float& m : mean) m /= static_cast<float>(count);
-    for (int i = 0; i < count; ++i)
-        for (int j = 0; j < width; ++j) centred[i * width + j] = x[i * width + j] - mean[j];
-    multiply(centred.data(), 1, width, centred.data(), nullptr, result.data(), width, count, width);
-    for (float& c : result) c /= static_cast<float>(count);
-    return result;
-}
-
-// See hpbench/learners/representation.py, which says what the measures are.
-void Member::plasticity() {
-    constexpr int64_t SAMPLE = 256;
-    constexpr double DORMANT = 0.025;
-    const int64_t stride = std::max<int64_t>(1, batch_ / SAMPLE), size = a_.observation;
+void Member::measure() {
+    const int64_t stride = std::max<int64_t>(1, batch_ / PLASTICITY_SAMPLE), size = a_.observation;
     int count = 0;
     for (int64_t i = 0; i < batch_; i += stride) std::copy_n(observations_ + i * size, size, &input_[size * count++]);
     actor_.forward(input_.data(), count);
-    int64_t dormant = 0;
-    for (const auto& [hidden, width] : {std::pair{actor_.first_hidden(), a_.first}, {actor_.second_hidden(), a_.second}}) {
-        const std::vector<float> matrix = covariance(hidden, count, static_cast<int>(width));
-        double trace = 0.0, activity = 0.0;
-        for (int64_t j = 0; j < width; ++j) {
-            trace += matrix[j * width + j];
-            activity += std::sqrt(matrix[j * width + j]);
-        }
-        for (int64_t j = 0; j < width; ++j) dormant += std::sqrt(matrix[j * width + j]) <= DORMANT * activity / width;
-        const double square = square_sum(matrix.data(), matrix.size());
-        totals_[FEATURE_RANK] = square > 0.0 ? trace * trace / square : 0.0;  // the last layer's stays
-    }
-    totals_[DORMANT_SHARE] = static_cast<double>(dormant) / static_cast<double>(a_.first + a_.second);
+    std::tie(totals_[DORMANT_SHARE], totals_[FEATURE_RANK]) =
+        plasticity(actor_.first_hidden(), a_.first, actor_.second_hidden(), a_.second, count);
 }
 
 // -- evaluation -----------------------------------------------------------------------------------------------------------
 
 void Member::evaluate(double* returns, int64_t* lengths) {
-    const int64_t episodes = a_.episodes, size = a_.observation;
     Draws action_draws = draws(EVALUATION), reset_draws = draws(EVALUATION), noise_draws = draws(EVALUATION);
-    std::vector<double> state(episodes * a_.state_size), total(episodes);
-    std::vector<int64_t> elapsed(episodes), running(episodes);
-    std::vector<float> queue(episodes * a_.delay_slots * a_.width), observation(episodes * size), action(a_.width);
-    const Worlds w{state.data(), elapsed.data(), total.data(), queue.data(), observation.data()};
-    for (int64_t e = 0; e < episodes; ++e) restart(w, e, reset_draws, e * a_.reset_draws, noise_draws, e * 2 * size);
-    std::iota(running.begin(), running.end(), 0);
-    for (int64_t t = 0; !running.empty(); ++t) {
-        for (size_t i = 0; i < running.size(); ++i) normalise(&observation[running[i] * size], &input_[i * size], 1);
-        const float* output = actor_.forward(input_.data(), static_cast<int>(running.size()));
-        size_t left = 0;
-        for (size_t i = 0; i < running.size(); ++i) {
-            const int64_t e = running[i], index = t * episodes + e;
-            sample(output + i * a_.outputs, action_draws, index * draws_per_action(), action.data());
-            const Outcome o = step(w, e, action.data(), noise_draws, (index + episodes) * 2 * size);
-            if (o.terminated || o.truncated)
-                returns[e] = o.episode_return, lengths[e] = o.episode_length;
-            else
-                running[left++] = e;
-        }
-        running.resize(left);
-    }
+    auto act = [&](const float* observations, const int64_t* index, int rows, float* actions) {
+        normalise(observations, input_.data(), rows);
+        const float* output = actor_.forward(input_.data(), rows);
+        for (int i = 0; i < rows; ++i)
+            sample(output + i * a_.actions, action_draws, index[i] * draws_per_action(), actions + i * a_.width);
+    };
+    simulator_.play(a_.episodes, reset_draws, noise_draws, returns, lengths, act);
 }
 
-}  // namespace hpbench
+}  // namespace hpbench::ppo

@@ -1,0 +1,56 @@
+// What the Python side hands over for any learner: sizes, and pointers into the tensors of the population's state. Each
+// learner's own arguments follow in a struct derived from this one. The fields stand in the order of `native.COMMON`; all are
+// eight bytes wide.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+namespace hpbench {
+
+constexpr int64_t ABI = 3;
+
+struct Common {
+    int64_t abi, members, envs, steps, rollouts, threads, episodes;
+    int64_t task, observation, actions, discrete, width, first, second, parameters_size;
+    int64_t state_size, physics_size, reset_draws, delay_slots, max_episode_steps, has_success;
+    int64_t streams, hyperparameter_count, total_count;
+    double action_low, action_high, success_return;
+    // state, each [members, ...]
+    double* hyperparameters;
+    const int64_t* rng_keys;
+    int64_t* rng_calls;
+    double *env_physics, *env_state;
+    int64_t* env_elapsed;
+    double* env_return;
+    float *env_queue, *env_observation;
+    // results
+    double* totals;
+    double* evaluation_returns;
+    int64_t* evaluation_lengths;
+};
+
+// Order of seeding.Stream.
+enum Stream { INITIALISATION, ACTION, ENVIRONMENT, MINIBATCH, EVALUATION, NOISE };
+
+// Calls `work(member, m)` for every member m, with one `Member` (its scratch memory) per thread. Members are independent of
+// each other, so results do not depend on how many threads or members there are.
+template <class Member, class Arguments, class Work>
+void for_each_member(const Arguments& a, Work work) {
+    std::atomic<int64_t> next{0};
+    auto loop = [&] {
+        Member member(a);
+        for (int64_t m = next++; m < a.members; m = next++) {
+            member.attach(m);
+            work(member, m);
+        }
+    };
+    std::vector<std::thread> helpers;
+    for (int64_t i = 1; i < a.threads && i < a.members; ++i) helpers.emplace_back(loop);
+    loop();
+    for (auto& helper : helpers) helper.join();
+}
+
+}  // namespace hpbench
