@@ -21,6 +21,7 @@ from torch import Tensor
 
 from hpbench.errors import InvalidConfiguration, UnknownName
 from hpbench.hyperparameter import Hyperparameter, HyperparameterSpace
+from hpbench.learners import native, native_sac
 from hpbench.learners.play import PLAY_CALLS, play
 from hpbench.learners.population import SNIPPET, Evaluation, Floats, Population, State
 from hpbench.learners.replay import Batch, append, initial_replay, n_step, uniform_index
@@ -147,7 +148,12 @@ class SAC(Population):
     def _choose(self, engine: str) -> str:
         if engine not in ("auto", "native", "torch"):
             raise UnknownName("engine", engine, ("auto", "native", "torch"))
-        return "torch"
+        if engine == "torch":
+            return "torch"
+        obstacle = native.obstacle(self.tasks[0], self.config.hidden, self.device)
+        if engine == "native" and obstacle is not None:
+            raise InvalidConfiguration(f"engine='native' cannot be used: {obstacle}. Use engine='auto' or 'torch'.")
+        return "native" if obstacle is None else "torch"
 
     @property
     def steps_per_rollout(self) -> int:
@@ -162,7 +168,7 @@ class SAC(Population):
     # -- training
 
     def _train(self, rollouts: int) -> dict[str, Floats]:
-        totals = self._run(rollouts)
+        totals = native_sac.train(self, rollouts) if self.engine == "native" else self._run(rollouts)
         self._measure(totals)
         self._keep_snippet()
         finite = (self.state["parameters"], self.state["targets"], totals)
@@ -251,7 +257,7 @@ class SAC(Population):
         index = uniform_index(self.state, rows, random_words(keys, calls, size))
         calls += 1
         noises = self.networks.policy.noises
-        draws = uniform(keys, calls, size * 4 * noises).view(-1, size, 2, noises, 2)
+        draws = uniform(keys, calls, size * 4 * noises).view(len(rows), size, 2, noises, 2)
         calls += 1
         noise = normal_from_uniform(draws[..., 0], draws[..., 1])
         one = torch.ones_like(rows)
@@ -325,8 +331,11 @@ class SAC(Population):
 
     # -- evaluation
 
-    @torch.no_grad()
     def _evaluate(self, episodes: int) -> Evaluation:
+        return native_sac.evaluate(self, episodes) if self.engine == "native" else self._play(episodes)
+
+    @torch.no_grad()
+    def _play(self, episodes: int) -> Evaluation:
         keys, calls = self.state["rng_keys"][:, Stream.EVALUATION], self.state["rng_calls"][:, Stream.EVALUATION]
         actor = self.networks.actor.unpack(self.networks.split(self.state["parameters"])[0])
 

@@ -3,9 +3,9 @@
 
 #include "arguments.hpp"
 
-namespace hpbench {
+namespace hpbench::sac {
 
-struct SacArguments : Common {
+struct Arguments : Common {
     int64_t buffer_size, learning_starts, fixed_temperature;
     // state, each [members, ...]
     float *parameters, *targets, *adam_mean, *adam_square;
@@ -16,11 +16,11 @@ struct SacArguments : Common {
     int64_t *replay_position, *replay_size;
 };
 
-// Columns, in the order of sac.HYPERPARAMETERS and sac_metrics.TOTALS.
-enum SacHyperparameter { ACTOR_RATE, CRITIC_RATE, TEMPERATURE_RATE, SAC_TAU, SAC_DISCOUNT, TARGET_ENTROPY, SAC_BATCH, UPDATES_PER_STEP };
-enum SacTotal {
-    SAC_EPISODES, SAC_RETURN, SAC_RETURN_SQUARE, SAC_LENGTH, SAC_SUCCESSES, CRITIC_LOSS, ACTOR_LOSS, SAC_ENTROPY, TEMPERATURE,
-    TD_MEAN, TD_P95, Q_MEAN, SAC_GRADIENT_NORM, SAC_OPTIMISER_STEPS, SAC_UPDATE_RATIO, SAC_ROLLOUTS
+// Columns, in the order of sac.HYPERPARAMETERS and sac_metrics.TOTALS; of the totals, Python fills in the rest.
+enum Hyperparameter { ACTOR_RATE, CRITIC_RATE, TEMPERATURE_RATE, TAU, DISCOUNT, TARGET_ENTROPY, BATCH_SIZE, UPDATES_PER_STEP };
+enum Total {
+    EPISODES, RETURN_SUM, RETURN_SQUARE_SUM, LENGTH_SUM, SUCCESSES, CRITIC_LOSS, ACTOR_LOSS, ENTROPY, TEMPERATURE, TD_MEAN, TD_P95,
+    Q_MEAN, GRADIENT_NORM, OPTIMISER_STEPS, UPDATE_RATIO, ROLLOUTS
 };
 
-}  // namespace hpbench
+}  // namespace hpbench::sac
