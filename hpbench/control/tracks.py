@@ -33,7 +33,27 @@ INITIAL_RANGES: Mapping[str, Mapping[str, tuple[float, float]]] = {
         "max_gradient_norm": (0.1, 5.0),
         "update_epochs": (1.0, 16.0),
         "minibatches": (1.0, 16.0),
-    }
+    },
+    "dqn": {
+        "learning_rate": (3e-5, 1e-2),
+        "discount": (0.9, 0.999),
+        "epsilon": (0.01, 0.5),
+        "tau": (1e-3, 1.0),
+        "batch_size": (16.0, 256.0),
+        "train_frequency": (1.0, 32.0),
+        "n_step": (1.0, 8.0),
+        "max_gradient_norm": (0.5, 50.0),
+    },
+    "sac": {
+        "actor_learning_rate": (3e-5, 1e-2),
+        "critic_learning_rate": (3e-5, 1e-2),
+        "temperature_learning_rate": (3e-5, 1e-2),
+        "tau": (1e-3, 0.1),
+        "discount": (0.9, 0.999),
+        "target_entropy": (0.2, 0.9),
+        "batch_size": (32.0, 512.0),
+        "updates_per_step": (0.1, 2.0),
+    },
 }
 """Where the ``random`` track draws from, by learner: values that somebody could have chosen. Others: the whole
 range."""

@@ -9,7 +9,15 @@ from hpbench.registry import Registry
 if TYPE_CHECKING:
     from hpbench.learners.population import Population
 
-LEARNERS = Registry("learner", {"ppo": "hpbench.learners.ppo:PPO", "sac": "hpbench.learners.sac:SAC"}, group="hpbench.learners")
+LEARNERS = Registry(
+    "learner",
+    {
+        "ppo": "hpbench.learners.ppo:PPO",
+        "dqn": "hpbench.learners.dqn:DQN",
+        "sac": "hpbench.learners.sac:SAC",
+    },
+    group="hpbench.learners",
+)
 
 
 def make(name: str) -> type[Population]:

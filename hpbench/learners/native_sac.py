@@ -18,6 +18,7 @@ BINDING = Binding(
     sizes=("buffer_size", "learning_starts", "fixed_temperature"),
     state=(
         "parameters", "targets", "adam_mean", "adam_square", "adam_steps", "update_credit", "steps",
+        "episode_value", "episode_discounted", "episode_weight",
         "replay_observation", "replay_action", "replay_reward", "replay_next_observation",
         "replay_terminated", "replay_truncated", "replay_position", "replay_size",
     ),

@@ -24,11 +24,12 @@ from hpbench.hyperparameter import Hyperparameter, HyperparameterSpace
 from hpbench.learners import native, native_sac
 from hpbench.learners.play import PLAY_CALLS, play
 from hpbench.learners.population import SNIPPET, Evaluation, Floats, Population, State
+from hpbench.learners.relu import forward, relu_layers
 from hpbench.learners.replay import Batch, append, initial_replay, n_step, uniform_index
 from hpbench.learners.representation import SAMPLE, covariance, dormant_share, feature_rank
-from hpbench.learners.rollout import Environments, physics_of
+from hpbench.learners.rollout import Environments, Transition, physics_of
 from hpbench.learners.sac_metrics import METRICS, PER_OPTIMISER_STEP, TOTALS, summary
-from hpbench.learners.sac_networks import CRITICS, SoftActorCritic, forward, hidden_layers
+from hpbench.learners.sac_networks import SoftActorCritic
 from hpbench.seeding import Stream, normal_from_uniform, random_words, uniform
 from hpbench.tasks.base import Task
 
@@ -44,10 +45,10 @@ HYPERPARAMETERS = HyperparameterSpace(
 )
 """Defaults are those of Stable-Baselines3 2.x.
 
-``target_entropy`` is a place between little and the most randomness that a policy can have, so that it means the same on
-every task. Discrete actions: the share ``x`` of the largest entropy, ``x log(actions)``. Continuous actions: per
-dimension of ``[-1, 1]``, ``(2 x - 1) (1 + log 2) - 1`` nats; so 1 is the uniform distribution (log 2), and the default of
-0.5 is the usual choice, minus the number of dimensions (Haarnoja et al. 2018). Christodoulou's choice is 0.98.
+``target_entropy`` is a place between little and the most randomness that a policy can have, so that it means the same
+on every task. Discrete actions: the share ``x`` of the largest entropy, ``x log(actions)``. Continuous actions: per
+dimension of ``[-1, 1]``, ``(2 x - 1) (1 + log 2) - 1`` nats; so 1 is the uniform distribution (log 2), and the default
+of 0.5 is the usual choice, minus the number of dimensions (Haarnoja et al. 2018). Christodoulou's choice is 0.98.
 """
 
 CREDIT = 1_000_000
@@ -124,9 +125,7 @@ class SAC(Population):
         self.engine = self._choose(engine)
         keys, calls = self.state["rng_keys"], self.state["rng_calls"]
         temperature = 1.0 if self.config.temperature is None else self.config.temperature
-        parameters = self.networks.initial(
-            keys[:, Stream.INITIALISATION], calls[:, Stream.INITIALISATION], temperature
-        )
+        parameters = self.networks.initial(keys[:, Stream.INITIALISATION], calls[:, Stream.INITIALISATION], temperature)
         self.state |= {
             "parameters": parameters,
             "targets": self.networks.split(parameters)[1].clone(),
@@ -134,6 +133,9 @@ class SAC(Population):
             "adam_square": torch.zeros_like(parameters),
             "adam_steps": torch.zeros(members, dtype=torch.int64),
             "update_credit": torch.zeros(members, dtype=torch.int64),
+            "episode_value": torch.zeros(members, envs, dtype=torch.float64),
+            "episode_discounted": torch.zeros(members, envs, dtype=torch.float64),
+            "episode_weight": torch.ones(members, envs, dtype=torch.float64),
             **initial_replay(members, self.config.buffer_size, envs, task.observation_size, self.environments.width),
             "snippet_observation": torch.zeros(members, SNIPPET, task.observation_size),
             "snippet_action": torch.zeros(members, SNIPPET, self.environments.width),
@@ -212,25 +214,52 @@ class SAC(Population):
         action_draws = self._uniform(Stream.ACTION, (*per_step, self.networks.policy.action_draws))
         reset_draws = self._uniform(Stream.ENVIRONMENT, (*per_step, envs.reset_draws))
         noise_draws = self._uniform(Stream.NOISE, (*per_step, envs.noise_draws))
-        threshold = self.tasks[0].success_return
         for t in range(steps):
             observation = state["env_observation"]
             action = self._explore(observation, action_draws[:, t])
-            step = envs.step(
-                state, state["env_physics"], self._scaled(action), reset_draws[:, t], noise_draws[:, t]
-            )
-            append(
-                state, observation, action, step.reward, step.final_observation, step.terminated, step.truncated
-            )
+            fresh = state["env_elapsed"] == 0
+            state["episode_value"] = torch.where(fresh, self._value(observation, action), state["episode_value"])
+            step = envs.step(state, state["env_physics"], self._scaled(action), reset_draws[:, t], noise_draws[:, t])
+            append(state, observation, action, step.reward, step.final_observation, step.terminated, step.truncated)
             state["steps"] += self.config.num_envs
-            done = step.terminated | step.truncated
-            finished = torch.where(done, step.episode_return, 0.0)
-            success = done & (step.episode_return >= threshold) if threshold is not None else torch.zeros_like(done)
-            lengths = torch.where(done, step.episode_length, 0)
-            for column, values in enumerate((done, finished, finished**2, lengths, success)):
-                totals[:, column] += values.sum(dim=1)
+            self._count(step, totals)
             for rows, size in self._groups(due[t]):
                 self._learn(rows, size, totals)
+
+    def _count(self, step: Transition, totals: Tensor) -> None:
+        """Statistics of the episodes that ended with this step.
+
+        ``q_bias`` is the value that the episode's first action was thought to have, minus the discounted return that
+        followed (with the value of the most likely action after a time limit): van Hasselt et al. 2016, figure 3. The
+        critics' values include the entropy to come, weighted with the temperature; the return does not.
+        """
+        state, threshold = self.state, self.tasks[0].success_return
+        done = step.terminated | step.truncated
+        state["episode_discounted"] = state["episode_discounted"] + state["episode_weight"] * step.reward
+        discount = state["hyperparameters"][:, self.hyperparameters.index("discount"), None]
+        state["episode_weight"] = state["episode_weight"] * discount
+        rest = self._value(step.final_observation, self._likely(step.final_observation))
+        followed = state["episode_discounted"] + torch.where(step.truncated, state["episode_weight"] * rest, 0.0)
+        bias = torch.where(done, state["episode_value"] - followed, 0.0)
+        state["episode_discounted"] = torch.where(done, 0.0, state["episode_discounted"])
+        state["episode_weight"] = torch.where(done, 1.0, state["episode_weight"])
+        finished = torch.where(done, step.episode_return, 0.0)
+        success = done & (step.episode_return >= threshold) if threshold is not None else torch.zeros_like(done)
+        lengths = torch.where(done, step.episode_length, 0)
+        for column, values in enumerate((done, finished, finished**2, lengths, success, bias)):
+            totals[:, column] += values.sum(dim=1)
+
+    @torch.no_grad()
+    def _value(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Smaller value of the two critics, float64 ``[members, batch]``, of actions in the policy's unit."""
+        values = self.networks.values(self.networks.split(self.state["parameters"])[1], observation, action)
+        return self.networks.policy.taken(values, action).amin(dim=1).double()
+
+    @torch.no_grad()
+    def _likely(self, observation: Tensor) -> Tensor:
+        """The most likely actions, in the policy's unit."""
+        actor = self.networks.actor.unpack(self.networks.split(self.state["parameters"])[0])
+        return self.networks.policy.mode(forward(actor, observation))
 
     @torch.no_grad()
     def _explore(self, observation: Tensor, draws: Tensor) -> Tensor:
@@ -308,7 +337,9 @@ class SAC(Population):
             # The loss is log(temperature) * (entropy - target).
             surplus = entropy - policy.target_entropy(self._column(part, "target_entropy"))
             self._adam(part, slice(-1, None), surplus[:, None], "temperature_learning_rate")
-        part["targets"] += self._column(part, "tau")[:, None] * (networks.split(part["parameters"])[1] - part["targets"])
+        part["targets"] += self._column(part, "tau")[:, None] * (
+            networks.split(part["parameters"])[1] - part["targets"]
+        )
 
         size = error.abs().detach().mean(dim=1)
         norm = torch.linalg.vector_norm(torch.cat((actor_gradient, critic_gradient), dim=1), dim=1)
@@ -337,10 +368,9 @@ class SAC(Population):
     @torch.no_grad()
     def _play(self, episodes: int) -> Evaluation:
         keys, calls = self.state["rng_keys"][:, Stream.EVALUATION], self.state["rng_calls"][:, Stream.EVALUATION]
-        actor = self.networks.actor.unpack(self.networks.split(self.state["parameters"])[0])
 
         def act(observation: Tensor, draws: Tensor) -> Tensor:
-            return self._scaled(self.networks.policy.mode(forward(actor, observation)))
+            return self._scaled(self._likely(observation))
 
         result = play(self.tasks[0], self.state["env_physics"], act, 1, keys, calls, episodes)
         calls += PLAY_CALLS
@@ -387,7 +417,7 @@ class SAC(Population):
         capacity = self.config.buffer_size
         seen = self._latest("observation", min(SAMPLE, self.steps_per_rollout, capacity), 1)
         actor = self.networks.actor.unpack(self.networks.split(self.state["parameters"])[0])
-        covariances = [covariance(layer) for layer in hidden_layers(actor, seen)]
+        covariances = [covariance(layer) for layer in relu_layers(actor[:-1], seen)]
         totals[:, TOTALS.index("dormant_share")] = dormant_share(covariances)
         totals[:, TOTALS.index("feature_rank")] = feature_rank(covariances[-1])
         totals[:, TOTALS.index("buffer_fill")] = self.state["replay_size"].double() / capacity

@@ -7,7 +7,7 @@ import numpy as np
 from hpbench.learners.population import Floats
 
 TOTALS = (
-    "episodes", "return_sum", "return_square_sum", "length_sum", "successes",
+    "episodes", "return_sum", "return_square_sum", "length_sum", "successes", "q_bias",
     "critic_loss", "actor_loss", "entropy", "temperature", "td_error_mean", "td_error_p95", "q_mean", "gradient_norm",
     "optimiser_steps", "update_ratio", "rollouts", "dormant_share", "feature_rank", "buffer_fill",
 )  # fmt: skip
@@ -15,8 +15,8 @@ TOTALS = (
 
 METRICS = (
     "episodes", "return_mean", "return_sem", "episode_length", "success_rate",
-    "critic_loss", "actor_loss", "entropy", "temperature", "td_error_mean", "td_error_p95", "q_mean", "buffer_fill",
-    "gradient_norm", "update_ratio", "dormant_share", "feature_rank",
+    "critic_loss", "actor_loss", "entropy", "temperature", "td_error_mean", "td_error_p95", "q_mean", "q_bias",
+    "buffer_fill", "gradient_norm", "update_ratio", "dormant_share", "feature_rank",
 )  # fmt: skip
 """Keys of the metrics, in order."""
 
@@ -44,6 +44,7 @@ def summary(totals: Floats, success_known: bool) -> dict[str, Floats]:
             "return_sem": np.where(episodes > 1, np.sqrt(variance / episodes), np.nan),
             "episode_length": total["length_sum"] / episodes,
             "success_rate": total["successes"] / episodes if success_known else np.full_like(episodes, np.nan),
+            "q_bias": total["q_bias"] / episodes,
             **{name: total[name] / total["optimiser_steps"] for name in PER_OPTIMISER_STEP},
             "update_ratio": total["update_ratio"] / total["rollouts"],
             **{name: total[name] for name in _AT_THE_END},

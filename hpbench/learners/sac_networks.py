@@ -1,8 +1,7 @@
-"""Networks and policies of soft actor-critic: relu perceptrons in flat rows, a squashed Gaussian, a categorical policy.
+"""Networks and policies of soft actor-critic: a squashed Gaussian, a categorical policy, twin critics.
 
 A parameter row holds the actor, the first critic, the second critic, and the logarithm of the temperature. A target row
-holds the two critics. Every network is its layers one after the other, each as its weights ``[inputs, outputs]`` and
-then its biases.
+holds the two critics. The networks are laid out as in :mod:`hpbench.learners.relu`.
 """
 
 from __future__ import annotations
@@ -15,72 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hpbench.seeding import normal_from_uniform, uniform
+from hpbench.learners.relu import ReluMLP, forward
+from hpbench.seeding import normal_from_uniform
 from hpbench.tasks.base import Task
-
-Weights = list[tuple[Tensor, Tensor]]
-"""Per layer: weights ``[networks, inputs, outputs]`` and biases ``[networks, 1, outputs]``."""
 
 CRITICS = 2
 LOG_STD_RANGE = (-20.0, 2.0)
 """What the actor's log standard deviation is clamped to, as by Haarnoja et al. and Stable-Baselines3."""
 _LOG_ROOT_TAU = 0.5 * math.log(2.0 * math.pi)
-
-
-@dataclass(frozen=True)
-class ReluMLP:
-    """A relu multilayer perceptron with a linear last layer.
-
-    Args:
-        sizes: inputs, hidden widths, outputs.
-    """
-
-    sizes: tuple[int, ...]
-
-    @property
-    def layers(self) -> list[tuple[int, int]]:
-        """Inputs and outputs of every layer."""
-        return list(zip(self.sizes[:-1], self.sizes[1:], strict=True))
-
-    @property
-    def size(self) -> int:
-        """Length of a parameter row."""
-        return sum((inputs + 1) * outputs for inputs, outputs in self.layers)
-
-    def unpack(self, rows: Tensor) -> Weights:
-        """Layers of parameter rows ``[networks, size]``."""
-        lengths = [length for inputs, outputs in self.layers for length in (inputs * outputs, outputs)]
-        pieces = torch.split(rows, lengths, dim=1)
-        return [
-            (pieces[2 * i].view(-1, inputs, outputs), pieces[2 * i + 1].unsqueeze(1))
-            for i, (inputs, outputs) in enumerate(self.layers)
-        ]
-
-    def initial(self, keys: Tensor, calls: Tensor) -> Tensor:
-        """Fresh parameters, float32 ``[members, size]``: all uniform in ``±1 / sqrt(inputs)``, PyTorch's own choice.
-
-        One call of the stream per layer; ``calls`` is advanced.
-        """
-        pieces = []
-        for inputs, outputs in self.layers:
-            pieces.append((2.0 * uniform(keys, calls, (inputs + 1) * outputs) - 1.0) / math.sqrt(inputs))
-            calls += 1
-        return torch.cat(pieces, dim=1)
-
-
-def hidden_layers(weights: Weights, x: Tensor) -> list[Tensor]:
-    """Activations of the hidden layers, each ``[networks, batch, width]``."""
-    activations = []
-    for weight, bias in weights[:-1]:
-        x = torch.relu(torch.baddbmm(bias, x, weight))
-        activations.append(x)
-    return activations
-
-
-def forward(weights: Weights, x: Tensor) -> Tensor:
-    """Output of the networks: ``[networks, batch, inputs] -> [networks, batch, outputs]``."""
-    weight, bias = weights[-1]
-    return torch.baddbmm(bias, hidden_layers(weights, x)[-1], weight)
 
 
 class Policy(Protocol):
@@ -109,7 +50,7 @@ class Policy(Protocol):
         ...
 
     def taken(self, values: Tensor, action: Tensor) -> Tensor:
-        """Values ``[members, critics, batch]`` of stored actions, out of critic outputs ``[members, critics, batch, n]``."""
+        """Values ``[members, critics, batch]`` of actions, out of critic outputs ``[members, critics, batch, n]``."""
         ...
 
     def expected(self, values: ValueOf, output: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ struct Arguments : Common {
     // state, each [members, ...]
     float *parameters, *targets, *adam_mean, *adam_square;
     int64_t *adam_steps, *update_credit, *environment_steps;
+    double *episode_value, *episode_discounted, *episode_weight;
     // replay memory, each [members, buffer_size, ...]
     float *replay_observation, *replay_action, *replay_reward, *replay_next_observation;
     bool *replay_terminated, *replay_truncated;
@@ -19,7 +20,7 @@ struct Arguments : Common {
 // Columns, in the order of sac.HYPERPARAMETERS and sac_metrics.TOTALS; of the totals, Python fills in the rest.
 enum Hyperparameter { ACTOR_RATE, CRITIC_RATE, TEMPERATURE_RATE, TAU, DISCOUNT, TARGET_ENTROPY, BATCH_SIZE, UPDATES_PER_STEP };
 enum Total {
-    EPISODES, RETURN_SUM, RETURN_SQUARE_SUM, LENGTH_SUM, SUCCESSES, CRITIC_LOSS, ACTOR_LOSS, ENTROPY, TEMPERATURE, TD_MEAN, TD_P95,
+    EPISODES, RETURN_SUM, RETURN_SQUARE_SUM, LENGTH_SUM, SUCCESSES, Q_BIAS, CRITIC_LOSS, ACTOR_LOSS, ENTROPY, TEMPERATURE, TD_MEAN, TD_P95,
     Q_MEAN, GRADIENT_NORM, OPTIMISER_STEPS, UPDATE_RATIO, ROLLOUTS
 };
 

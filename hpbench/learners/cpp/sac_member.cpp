@@ -77,13 +77,14 @@ void Member::rollout() {
     int64_t &position = a_.replay_position[m_], &filled = a_.replay_size[m_], &credit = a_.update_credit[m_];
     int64_t& taken = a_.environment_steps[m_];
     Draws action_draws = draws(ACTION), reset_draws = draws(ENVIRONMENT), noise_draws = draws(NOISE);
-    std::vector<float> scaled(width_);
+    std::vector<float> scaled(width_), outputs(envs * outputs_);  // the network's own are gone after the next forward pass
     for (int64_t t = 0; t < a_.steps; ++t) {
-        const float* output = actor_.forward(worlds_.observation, static_cast<int>(envs));
+        std::copy_n(actor_.forward(worlds_.observation, static_cast<int>(envs)), envs * outputs_, outputs.data());
         for (int64_t e = 0; e < envs; ++e) {
             const int64_t i = t * envs + e, row = m_ * a_.buffer_size + position + e;
             float *action = a_.replay_action + row * width_, *seen = worlds_.observation + e * size;
-            act(output + e * outputs_, action_draws, i * per_action, taken < a_.learning_starts, action);
+            act(&outputs[e * outputs_], action_draws, i * per_action, taken < a_.learning_starts, action);
+            if (worlds_.elapsed[e] == 0) a_.episode_value[m_ * envs + e] = value(seen, action);
             scale(action, scaled.data());
             std::copy_n(seen, size, a_.replay_observation + row * size);
             const Outcome o = simulator_.step(worlds_, e, scaled.data(), noise_draws, i * 2 * size);
@@ -91,12 +92,8 @@ void Member::rollout() {
             a_.replay_reward[row] = static_cast<float>(o.reward * simulator_.physics(REWARD_SCALE));
             a_.replay_terminated[row] = o.terminated;
             a_.replay_truncated[row] = o.truncated;
+            count(o, e, seen);
             if (!o.done()) continue;
-            totals_[EPISODES] += 1;
-            totals_[RETURN_SUM] += o.episode_return;
-            totals_[RETURN_SQUARE_SUM] += o.episode_return * o.episode_return;
-            totals_[LENGTH_SUM] += static_cast<double>(o.episode_length);
-            totals_[SUCCESSES] += a_.has_success && o.episode_return >= a_.success_return;
             simulator_.restart(worlds_, e, reset_draws, i * a_.reset_draws, noise_draws, i * 2 * size);
         }
         position = (position + envs) % a_.buffer_size;
@@ -105,6 +102,44 @@ void Member::rollout() {
         if (taken <= a_.learning_starts) continue;
         for (credit += rate * envs; credit >= CREDIT; credit -= CREDIT) learn();
     }
+}
+
+// Statistics of an episode; see sac.py on the bias of the critics.
+void Member::count(const Outcome& o, int64_t e, const float* seen) {
+    const int64_t at = m_ * a_.envs + e;
+    double &discounted = a_.episode_discounted[at], &weight = a_.episode_weight[at];
+    discounted += weight * (o.reward * simulator_.physics(REWARD_SCALE));
+    weight *= hyper_[DISCOUNT];
+    if (!o.done()) return;
+    if (o.truncated) {
+        std::vector<float> action(width_);
+        likely(actor_.forward(seen, 1), action.data());
+        discounted += weight * value(seen, action.data());
+    }
+    totals_[EPISODES] += 1;
+    totals_[RETURN_SUM] += o.episode_return;
+    totals_[RETURN_SQUARE_SUM] += o.episode_return * o.episode_return;
+    totals_[LENGTH_SUM] += static_cast<double>(o.episode_length);
+    totals_[SUCCESSES] += a_.has_success && o.episode_return >= a_.success_return;
+    totals_[Q_BIAS] += a_.episode_value[at] - discounted;
+    discounted = 0.0, weight = 1.0;
+}
+
+// Smaller value of the two critics.
+double Member::value(const float* seen, const float* action) {
+    std::copy_n(seen, a_.observation, input_.data());
+    if (!a_.discrete) std::copy_n(action, width_, &input_[a_.observation]);
+    const int64_t at = a_.discrete ? static_cast<int64_t>(action[0]) : 0;
+    const float first = critics_[0].forward(input_.data(), 1)[at], second = critics_[1].forward(input_.data(), 1)[at];
+    return second < first ? second : first;
+}
+
+// The most likely action, in the policy's unit.
+void Member::likely(const float* output, float* action) const {
+    if (a_.discrete)
+        action[0] = static_cast<float>(std::max_element(output, output + outputs_) - output);
+    else
+        for (int64_t j = 0; j < width_; ++j) action[j] = std::tanh(output[j]);
 }
 
 // An action in the policy's unit, from the draws that start at `index`.
@@ -359,13 +394,8 @@ void Member::evaluate(double* returns, int64_t* lengths) {
     simulator_.play(a_.episodes, reset, noise, returns, lengths, [this](const float* seen, const int64_t*, int rows, float* actions) {
         const float* output = actor_.forward(seen, rows);
         for (int i = 0; i < rows; ++i) {
-            const float* row = output + i * outputs_;
-            if (a_.discrete) {
-                actions[i] = static_cast<float>(std::max_element(row, row + outputs_) - row);
-                continue;
-            }
             float* action = actions + i * width_;
-            for (int64_t j = 0; j < width_; ++j) action[j] = std::tanh(row[j]);
+            likely(output + i * outputs_, action);
             scale(action, action);
         }
     });

@@ -29,6 +29,9 @@ class Member {
     void rollout();
     void act(const float* output, Draws& draws, uint64_t index, bool warm_up, float* action) const;
     void scale(const float* action, float* scaled) const;
+    void likely(const float* output, float* action) const;
+    double value(const float* seen, const float* action);
+    void count(const Outcome& o, int64_t e, const float* seen);
 
     // A gradient step and its parts, each on `batch_` transitions.
     void learn();
