@@ -44,6 +44,16 @@ INITIAL_RANGES: Mapping[str, Mapping[str, tuple[float, float]]] = {
         "n_step": (1.0, 8.0),
         "max_gradient_norm": (0.5, 50.0),
     },
+    "sac": {
+        "actor_learning_rate": (3e-5, 1e-2),
+        "critic_learning_rate": (3e-5, 1e-2),
+        "temperature_learning_rate": (3e-5, 1e-2),
+        "tau": (1e-3, 0.1),
+        "discount": (0.9, 0.999),
+        "target_entropy": (0.2, 0.9),
+        "batch_size": (32.0, 512.0),
+        "updates_per_step": (0.1, 2.0),
+    },
 }
 """Where the ``random`` track draws from, by learner: values that somebody could have chosen. Others: the whole
 range."""

@@ -14,6 +14,7 @@ LEARNERS = Registry(
     {
         "ppo": "hpbench.learners.ppo:PPO",
         "dqn": "hpbench.learners.dqn:DQN",
+        "sac": "hpbench.learners.sac:SAC",
     },
     group="hpbench.learners",
 )

@@ -19,17 +19,22 @@ from hpbench.learners import LEARNERS, make, native
 from hpbench.learners.dqn import DQNConfig
 from hpbench.learners.population import Population, Snapshot
 from hpbench.learners.ppo import PPOConfig
+from hpbench.learners.sac import SACConfig
 
 TASK = "classic/cartpole"
 CONFIGS: dict[str, Any] = {
     "ppo": PPOConfig(num_envs=4, num_steps=32),
     "dqn": DQNConfig(num_envs=4, num_steps=32, buffer_size=400, learning_starts=40),
+    "sac": SACConfig(num_envs=2, num_steps=24, buffer_size=60, learning_starts=40),
 }
 ACTUATION: dict[str, dict[str, float]] = {
     "ppo": {"learning_rate": 5e-3, "clip_range": 0.02, "max_gradient_norm": 0.05, "entropy_coefficient": 0.05},
     "dqn": {"learning_rate": 1e-3, "epsilon": 0.3, "tau": 0.1, "max_gradient_norm": 0.1},
+    "sac": {"batch_size": 16, "updates_per_step": 0.3},
 }
 """Where every bound is felt from: large steps, a narrow clip range, gradients longer than the limit."""
+LEARNING_RATE = {"sac": "critic_learning_rate"}
+"""The name of a learning rate, where it is not ``learning_rate``."""
 ENGINES = ["torch"] if native.unavailable() else ["native", "torch"]
 
 
@@ -131,10 +136,11 @@ def test_restore_refuses_what_does_not_fit(learner: str, engine: str, tmp_path: 
 def test_copy_moves_everything_but_the_random_streams(learner: str, engine: str) -> None:
     original = population(learner, engine)
     original.train(1)
-    original.set_values("learning_rate", [1e-3, 1e-4, 1e-5])
+    rate = LEARNING_RATE.get(learner, "learning_rate")
+    original.set_values(rate, [1e-3, 1e-4, 1e-5])
     original.copy([0], [2])
     assert torch.equal(original.state["parameters"][0], original.state["parameters"][2])
-    assert original.values()["learning_rate"].tolist() == [1e-3, 1e-4, 1e-3]
+    assert original.values()[rate].tolist() == [1e-3, 1e-4, 1e-3]
     original.train(1)
     assert not torch.equal(original.state["parameters"][0], original.state["parameters"][2])
     with pytest.raises(InvalidConfiguration, match="distinct"):
@@ -175,10 +181,11 @@ def test_every_hyperparameter_acts(learner: str, engine: str) -> None:
 
 def test_divergence_stays_with_its_member(learner: str, engine: str) -> None:
     sick, healthy = population(learner, engine), population(learner, engine)
+    rate = LEARNING_RATE.get(learner, "learning_rate")
     # Past every bound, so that it cannot survive: the public setter refuses this.
     with pytest.raises(InvalidConfiguration, match="outside"):
-        sick.set_values("learning_rate", 1e3)
-    sick.state["hyperparameters"][1, sick.hyperparameters.index("learning_rate")] = 1e30
+        sick.set_values(rate, 1e3)
+    sick.state["hyperparameters"][1, sick.hyperparameters.index(rate)] = 1e30
     sick.train(2)
     healthy.train(2)
     assert sick.diverged.tolist() == [False, True, False]
@@ -235,7 +242,7 @@ def test_bad_input_is_named(learner: str, engine: str) -> None:
     with pytest.raises(UnknownName, match="learning_rate"):
         population(learner, engine, values={"learning_rat": 1e-3})
     with pytest.raises(InvalidConfiguration, match="outside"):
-        population(learner, engine, values={"learning_rate": float("nan")})
+        population(learner, engine, values={LEARNING_RATE.get(learner, "learning_rate"): float("nan")})
     with pytest.raises(InvalidConfiguration, match="at least one"):
         population(learner, engine, [])
     with pytest.raises(InvalidConfiguration, match="at least one rollout"):

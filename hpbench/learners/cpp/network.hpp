@@ -79,6 +79,25 @@ class Network {
         multiply(x, 1, s.inputs, d1_.data(), nullptr, g1, s.inputs, count, s.first);
     }
 
+    // Of a network with one output: its gradient with respect to the inputs from `first` on, for some rows of the last forward
+    // call, times `d` of each: out [count, inputs - first]. The parameters are taken as constants.
+    void input_gradient(const int* rows, int count, const float* d, int first, float* out) {
+        const auto& s = shape_;
+        for (int i = 0; i < count; ++i)
+            for (int j = 0; j < s.second; j += 8)
+                store(&d2_[static_cast<size_t>(i) * s.second + j],
+                      Activation::backward(load(&w3t_[j]) * d[i], load(&h2_[static_cast<size_t>(rows[i]) * s.second + j])));
+        transpose(w2_, s.first, s.second, w2t_.data());
+        multiply(d2_.data(), s.second, 1, w2t_.data(), nullptr, d1_.data(), count, s.second, s.first);
+        for (int i = 0; i < count; ++i) {
+            float* row = &d1_[static_cast<size_t>(i) * s.first];
+            for (int j = 0; j < s.first; j += 8)
+                store(row + j, Activation::backward(load(row + j), load(&h1_[static_cast<size_t>(rows[i]) * s.first + j])));
+            for (int k = first; k < s.inputs; ++k)
+                out[static_cast<ptrdiff_t>(i) * (s.inputs - first) + k - first] = dot(row, w1_ + static_cast<ptrdiff_t>(k) * s.first, s.first);
+        }
+    }
+
     // Hidden activations of the last forward call, [count, width].
     const float* first_hidden() const { return h1_.data(); }
     const float* second_hidden() const { return h2_.data(); }
