@@ -85,16 +85,16 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/gpu.json"))
     arguments = parser.parse_args()
     rate, rows = matrix_rate(), []
+    machine = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "python": platform.python_version()}
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     for engine in arguments.engines:
         for members in arguments.members:
             row = measure(engine, members, arguments.seconds)
             row["share_of_matrix_bound"] = row["steps_per_second"] * row["operations_per_step"] / rate
             rows.append(row)
             print({name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()})
-    machine = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "python": platform.python_version()}
-    document = {"machine": machine, "float32_matrix_rate": rate, "rows": rows}
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(document, indent=1) + "\n")
+            document = {"machine": machine, "float32_matrix_rate": rate, "rows": rows}
+            arguments.output.write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -4,11 +4,11 @@ A rollout and an epoch of minibatches are thousands of small kernels, and launch
 running them. So the pure parts of the learner are compiled (kernels that follow each other become one), and a whole
 rollout, and a whole epoch, are recorded once as a CUDA graph each and then replayed.
 
-Graphs are bound to the memory they were recorded on. They work on a copy of a population with the same shapes, kept
-here: a segment copies the state in, replays, and copies it out. So forks, restored snapshots and new meta-episodes
-never record anything again. Neither do changed hyperparameters: they are tensors, with the exception of the number of
-minibatches, which shapes the work. Its values have a graph each, recorded when first met; where members differ in it or
-in their epochs, the members whose turn it is not are masked.
+Graphs are bound to the memory they were recorded on. They work on a population kept here, with room for a power of two
+of members: a segment copies the state in, replays, and copies it out. So forks, restored snapshots and new
+meta-episodes record nothing new, unless they are of a size not met before. Neither do changed hyperparameters: they are
+tensors, with the exception of the number of minibatches, which shapes the work. Its values have a graph each, recorded
+when first met; where members differ in it or in their epochs, the members whose turn it is not are masked.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,8 +28,8 @@ from hpbench.learners.ppo_metrics import TOTALS
 if TYPE_CHECKING:
     from hpbench.learners.ppo import PPO
 
-KEPT = 4
-"""Shapes of populations whose graphs are kept."""
+KEPT = 8
+"""Shapes of populations whose graphs are kept; the least recently used make room."""
 
 COMPILED = ("_interact", "_loss", "_descend", "_forward", "_advantages", "_words", "_draws")
 """Methods of the learner that are compiled: they read nothing but their arguments and constants."""
@@ -54,7 +55,7 @@ def train(population: PPO, rollouts: int) -> Tensor:
     """
     task = population.tasks[0]
     key = (
-        type(population), population.members, population.config, population.device, type(task.dynamics),
+        type(population), room(population.members), population.config, population.device, type(task.dynamics),
         task.max_episode_steps, task.success_return, task.action_low, task.action_high,
     )  # fmt: skip
     if key not in _kept:
@@ -63,6 +64,11 @@ def train(population: PPO, rollouts: int) -> Tensor:
             _kept.popitem(last=False)
     _kept.move_to_end(key)
     return _kept[key].train(population, rollouts)
+
+
+def room(members: int) -> int:
+    """The next power of two."""
+    return 1 << (members - 1).bit_length()
 
 
 class Graphs:
@@ -77,13 +83,14 @@ class Graphs:
         self, population: PPO, record: Callable[[Graphs, Callable[[], None]], Callable[[], None]] | None = None
     ):
         self._record = record_graph if record is None else record
-        self.worker = population.fork(range(population.members))
+        size = room(population.members)
+        self.worker = population.fork([i % population.members for i in range(size)])
         self.worker.engine = "torch"
         self.worker._forget()
         self.static = dict(self.worker.state)
         device = population.device
-        self.totals = torch.zeros(population.members, len(TOTALS), dtype=torch.float64, device=device)
-        self.active = torch.zeros(population.members, dtype=torch.bool, device=device)
+        self.totals = torch.zeros(size, len(TOTALS), dtype=torch.float64, device=device)
+        self.active = torch.zeros(size, dtype=torch.bool, device=device)
         self._work: dict[Hashable, Callable[[], None]] = {}
         self.pool: Any = None
 
@@ -95,16 +102,16 @@ class Graphs:
 
     def train(self, population: PPO, rollouts: int) -> Tensor:
         """See :func:`train`."""
-        worker, state = self.worker, self.static
+        worker, state, members = self.worker, self.static, population.members
         for name, tensor in population.state.items():
-            state[name].copy_(tensor)
+            state[name][:members].copy_(tensor)
         self.totals.zero_()
-        epochs, minibatches = (
-            population.array("hyperparameters")[:, population.hyperparameters.index(name)].astype(int)
-            for name in ("update_epochs", "minibatches")
-        )
-        minibatches = minibatches.clip(max=population.steps_per_rollout)
-        plan = [(int(count), int(epochs[minibatches == count].max())) for count in sorted(set(minibatches.tolist()))]
+        # Who fills the room that is left has no epochs.
+        epochs, minibatches = np.zeros(worker.members, np.int64), np.ones(worker.members, np.int64)
+        table, index = population.array("hyperparameters"), population.hyperparameters.index
+        epochs[:members] = table[:, index("update_epochs")]
+        minibatches[:members] = np.minimum(table[:, index("minibatches")], population.steps_per_rollout)
+        plan = [(count, int(epochs[minibatches == count].max())) for count in sorted(set(minibatches.tolist()))]
         epochs_of, minibatches_of = (torch.from_numpy(x).to(population.device) for x in (epochs, minibatches))
         for _ in range(rollouts):
             self._do("rollout", lambda: worker._collect(self.totals))
@@ -117,8 +124,8 @@ class Graphs:
         worker._measure(self.totals)
         worker._keep_snippet()
         for name, tensor in population.state.items():
-            tensor.copy_(state[name])
-        return self.totals.clone()
+            tensor.copy_(state[name][:members])
+        return self.totals[:members].clone()
 
     def _do(self, key: Hashable, work: Callable[[], None]) -> None:
         if key not in self._work:

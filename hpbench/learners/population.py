@@ -247,11 +247,8 @@ class Population(ABC):
             return self._train(rollouts)
         if len(alive) == 0:
             return {name: np.full(self.members, np.nan) for name in self.metric_names()}
-        part = self.fork(alive)
-        trained = part._train(rollouts)
-        self._scatter(part, alive)
         metrics = {}
-        for name, values in trained.items():
+        for name, values in self._train_some(alive, rollouts).items():
             metrics[name] = np.full(self.members, np.nan)
             metrics[name][alive] = values
         return metrics
@@ -381,6 +378,13 @@ class Population(ABC):
 
     @abstractmethod
     def _train(self, rollouts: int) -> dict[str, Floats]: ...
+
+    def _train_some(self, members: NDArray[np.int64], rollouts: int) -> dict[str, Floats]:
+        """Train some members and leave the others as they are. Metrics of those members."""
+        part = self.fork(members)
+        metrics = part._train(rollouts)
+        self._scatter(part, members)
+        return metrics
 
     @abstractmethod
     def _evaluate(self, episodes: int) -> Evaluation: ...

@@ -168,6 +168,17 @@ class PPO(Population):
         self.state["diverged"] |= ~healthy
         return self._metrics(totals)
 
+    def _train_some(self, members: NDArray[np.int64], rollouts: int) -> dict[str, Floats]:
+        if self.engine != "graph":
+            return super()._train_some(members, rollouts)
+        # Another number of members would be other graphs: the others train along, and are put back.
+        others = self._index(np.setdiff1d(np.arange(self.members), members))
+        kept = {name: tensor[others] for name, tensor in self.state.items()}
+        metrics = self._train(rollouts)
+        for name, tensor in kept.items():
+            self.state[name][others] = tensor
+        return {name: values[members] for name, values in metrics.items()}
+
     def _segment(self, rollouts: int) -> Tensor:
         """Train. Returns the segment's totals, float64 ``[members, len(TOTALS)]``."""
         if self.engine == "graph":

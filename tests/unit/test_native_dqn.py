@@ -26,7 +26,9 @@ def pair(task_ids: list[str], config: DQNConfig, **values: list[float]) -> tuple
 def assert_equal(reference: DQN, fast: DQN, tolerance: float) -> None:
     for name, expected in reference.state.items():
         close = 0.0 if expected.dtype in INTEGERS else tolerance
-        torch.testing.assert_close(fast.state[name], expected, rtol=close, atol=close, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            fast.state[name], expected, rtol=close, atol=close, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 @needs_native
