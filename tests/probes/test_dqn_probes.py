@@ -61,7 +61,9 @@ def learner(probe: Probe, limit: int = 100, seeds: int = 2, options: Any = None,
         "batch_size": 32,
         "train_frequency": 4,
     } | values
-    config = DQNConfig(**{"num_envs": 4, "num_steps": 64, "buffer_size": 4_096, "learning_starts": 64} | (options or {}))
+    config = DQNConfig(
+        **{"num_envs": 4, "num_steps": 64, "buffer_size": 4_096, "learning_starts": 64} | (options or {})
+    )
     return DQN(probe_task(probe, limit), range(seeds), config, settings, engine="torch")
 
 
@@ -176,7 +178,9 @@ def test_a_lower_frequency_does_not_ask_for_the_past() -> None:
 
 
 def test_actions_are_random_in_the_warm_up_and_by_epsilon_afterwards() -> None:
-    population = learner(Probe(reward="match"), seeds=1, options={"learning_starts": 2_048, "num_steps": 512}, epsilon=1e-3)
+    population = learner(
+        Probe(reward="match"), seeds=1, options={"learning_starts": 2_048, "num_steps": 512}, epsilon=1e-3
+    )
     population.train(1)
     share = population.state["replay_action"][0, :2_048].mean().item()
     assert share == pytest.approx(0.5, abs=5 * 0.011)  # standard deviation of a fair coin: 0.011
