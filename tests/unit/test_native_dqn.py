@@ -50,11 +50,12 @@ def test_segments_agree(task_id: str, double: bool) -> None:
         n_step=[1, 3, 5, 1],
         max_gradient_norm=[10.0, 0.1, 0.5, 100.0],
     )
-    for _ in range(2):
+    for tolerance in (1e-4, 1e-3):
+        # Rounding grows with hundreds of gradient steps: an error moves over the kink of a relu or of the Huber loss.
         expected, found = reference.train(1), fast.train(1)
-        assert_equal(reference, fast, 1e-4)
+        assert_equal(reference, fast, tolerance)
         for name, values in expected.items():
-            np.testing.assert_allclose(found[name], values, rtol=1e-3, atol=1e-4, err_msg=name)
+            np.testing.assert_allclose(found[name], values, rtol=10 * tolerance, atol=tolerance, err_msg=name)
     # One for every multiple of the frequency, except those inside the warm-up: its last step ends at 48.
     assert reference.state["adam_steps"].tolist() == [222 // every - 48 // every for every in (4, 1, 7, 2)]
 

@@ -137,8 +137,8 @@ void Member::learn(Draws& words, int64_t first_word) {
     const float norm = static_cast<float>(std::sqrt(square_sum(gradient_.data(), gradient_.size())));
     const float scale = hyperparameter(MAX_NORM) / (norm + 1e-6f), tau = hyperparameter(TAU);
     const int64_t at = m_ * a_.parameters_size;
-    adam(parameters_, a_.adam_mean + at, a_.adam_square + at, gradient_.data(), a_.parameters_size, hyper_[LEARNING_RATE],
-         ++a_.adam_steps[m_], scale > 1.0f ? 1.0f : scale, 1e-8f);
+    quick_adam(parameters_, a_.adam_mean + at, a_.adam_square + at, gradient_.data(), a_.parameters_size, hyper_[LEARNING_RATE],
+               ++a_.adam_steps[m_], scale > 1.0f ? 1.0f : scale, 1e-8f);
     for (int64_t i = 0; i < a_.parameters_size; ++i) targets_[i] += tau * (parameters_[i] - targets_[i]);
     online_.load_parameters(parameters_);
     target_.load_parameters(targets_);

@@ -35,10 +35,9 @@ struct Replay {
     // Rewards of up to `steps` steps from row i on, until the episode or the memory ends.
     Target n_step(int64_t i, int64_t steps, float discount) const {
         Target t{rewards[i], discount, i};
-        int64_t newer = *position - 1 - i;
-        newer = (newer < 0 ? newer + capacity : newer) / envs;
-        steps = std::min(steps, newer + 1);
-        for (int64_t k = 1; k < steps && !terminated[t.last] && !truncated[t.last]; ++k) {
+        int64_t newer = *position - 1 - i;  // rows; every `envs` of them are a later step of the same environment
+        if (newer < 0) newer += capacity;
+        for (int64_t k = 1; k < steps && newer >= envs && !terminated[t.last] && !truncated[t.last]; ++k, newer -= envs) {
             t.last += envs;
             if (t.last >= capacity) t.last -= capacity;
             t.reward += t.bootstrap * rewards[t.last];
