@@ -39,7 +39,7 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
     pytest.mark.filterwarnings("ignore::UserWarning:torch._inductor"),
-    pytest.mark.parametrize(("learner", "engine", "task_id"), SUBJECTS, ids="-".join),
+    pytest.mark.parametrize(("learner", "engine", "task_id"), SUBJECTS, ids=["-".join(s) for s in SUBJECTS]),
 ]
 
 

@@ -55,13 +55,16 @@ def load(path: Path) -> Any:
 @pytest.mark.slow
 def test_speed(module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("stable_baselines3")
-    run(module("speed"), monkeypatch, "--engines", "torch", "--out", str(tmp_path))
-    results = load(tmp_path / "speed.json")["results"]
-    assert [(r["engine"], r["members"], r["threads"]) for r in results] == [
-        ("sb3", 1, 1), ("torch", 1, 1), ("torch", 2, 1), ("torch", 2, 2)
-    ]  # fmt: skip
-    assert all(len(r["rates"]) == 2 and min(r["rates"]) > 0 for r in results)
-    assert results[0]["ratio_to_sb3"] == 1.0
+    for learner in ("ppo", "dqn", "sac"):
+        run(module("speed"), monkeypatch, "--engines", "torch", "--learners", learner, "--out", str(tmp_path))
+    workloads = load(tmp_path / "speed.json")["workloads"]
+    assert list(workloads) == ["ppo", "dqn", "sac"]
+    for results in workloads.values():
+        assert [(r["engine"], r["members"], r["threads"]) for r in results] == [
+            ("sb3", 1, 1), ("torch", 1, 1), ("torch", 2, 1), ("torch", 2, 2)
+        ]  # fmt: skip
+        assert all(len(r["rates"]) == 2 and min(r["rates"]) > 0 for r in results)
+        assert results[0]["ratio_to_sb3"] == 1.0
     assert "Stable-Baselines3" in (tmp_path / "speed.md").read_text(encoding="utf-8")
 
 
