@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from hpbench.errors import InvalidConfiguration, UnknownName
 from hpbench.hyperparameter import Hyperparameter, HyperparameterSpace
-from hpbench.learners import native
+from hpbench.learners import native, native_dqn
 from hpbench.learners.dqn_metrics import METRICS, PER_OPTIMISER_STEP, TOTALS, summary
 from hpbench.learners.play import PLAY_CALLS, play
 from hpbench.learners.population import SNIPPET, Evaluation, Floats, Population, State
@@ -124,7 +124,7 @@ class DQN(Population):
     ) -> None:
         super().__init__(tasks, seeds, DQNConfig() if config is None else config, values, device, threads)
         task, envs, members = self.tasks[0], self.config.num_envs, self.members
-        if not task.discrete:
+        if not self.can_learn(task):
             raise InvalidConfiguration(f"dqn needs discrete actions, {task.id} has continuous ones: use ppo or sac")
         self.network = QNetwork(task.observation_size, self.config.hidden, task.action_count, self.config.dueling)
         self.environments = Environments(task, envs)
@@ -171,6 +171,11 @@ class DQN(Population):
         return self.config.num_envs * self.config.num_steps
 
     @classmethod
+    def can_learn(cls, task: Task) -> bool:
+        """Whether the task has discrete actions."""
+        return task.discrete
+
+    @classmethod
     def metric_names(cls) -> tuple[str, ...]:
         """Keys of what :meth:`train` returns."""
         return METRICS
@@ -178,7 +183,7 @@ class DQN(Population):
     # -- training
 
     def _train(self, rollouts: int) -> dict[str, Floats]:
-        totals = self._run(rollouts)
+        totals = native_dqn.train(self, rollouts) if self.engine == "native" else self._run(rollouts)
         healthy = torch.isfinite(self.state["parameters"]).all(dim=1) & torch.isfinite(totals).all(dim=1)
         self.state["diverged"] |= ~healthy
         self._keep_snippet()
@@ -386,8 +391,11 @@ class DQN(Population):
 
     # -- evaluation
 
-    @torch.no_grad()
     def _evaluate(self, episodes: int) -> Evaluation:
+        return native_dqn.evaluate(self, episodes) if self.engine == "native" else self._play(episodes)
+
+    @torch.no_grad()
+    def _play(self, episodes: int) -> Evaluation:
         keys, calls = self.state["rng_keys"][:, Stream.EVALUATION], self.state["rng_calls"][:, Stream.EVALUATION]
 
         def act(observation: Tensor, _: Tensor) -> Tensor:

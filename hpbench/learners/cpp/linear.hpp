@@ -93,7 +93,17 @@ inline void multiply(const float* a, ptrdiff_t row, ptrdiff_t column, const floa
 }
 
 inline void transpose(const float* a, int count, int width, float* out) {
-    for (int i = 0; i < count; ++i)
+    constexpr int BLOCK = 8;  // rows and columns that are read and written while their cache lines are near
+    int i = 0;
+    for (; i + BLOCK <= count && width % BLOCK == 0; i += BLOCK)
+        for (int j = 0; j < width; j += BLOCK)
+            for (int c = 0; c < BLOCK; ++c) {
+                const float* from = a + static_cast<ptrdiff_t>(i) * width + j + c;
+                v8 column = {from[0], from[width], from[2 * width], from[3 * width], from[4 * width], from[5 * width],
+                             from[6 * width], from[7 * width]};
+                store(out + static_cast<ptrdiff_t>(j + c) * count + i, column);
+            }
+    for (; i < count; ++i)
         for (int j = 0; j < width; ++j) out[static_cast<ptrdiff_t>(j) * count + i] = a[static_cast<ptrdiff_t>(i) * width + j];
 }
 
