@@ -132,7 +132,7 @@ def test_value_counts_the_entropy_to_come() -> None:
 
 
 def test_policy_learns_which_action_pays() -> None:
-    near = trained(Probe(reward="near"), updates=300, temperature=0.01, actor_learning_rate=3e-3)
+    near = trained(Probe(reward="near"), updates=300, temperature=0.05)
     assert near.evaluate(2).returns.mean(axis=1) == pytest.approx([0.0, 0.0], abs=0.03)
     second = trained(Probe(reward="second"), discrete=True)
     assert second.evaluate(2).returns.tolist() == [[1.0, 1.0]] * 2
