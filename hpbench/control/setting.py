@@ -104,7 +104,7 @@ class Setting:
             InvalidConfiguration: if a task has no such tier, or the budget is not met to the step.
         """
         if self.options.task is None:
-            for task_id in task_pool(self.options.family, "standard"):
+            for task_id in task_pool(self.options.family, "standard", self.options.learner):
                 self._plan(tasks.make(task_id), steps_per_rollout)
         return self._plan(self.tasks[0], steps_per_rollout)
 

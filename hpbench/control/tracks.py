@@ -9,7 +9,7 @@ from typing import cast
 
 import numpy as np
 
-from hpbench import tasks
+from hpbench import learners, tasks
 from hpbench.control.options import EnvOptions
 from hpbench.errors import InvalidConfiguration
 from hpbench.hyperparameter import Hyperparameter, HyperparameterSpace
@@ -90,14 +90,25 @@ def starting_task(options: EnvOptions, seed: int) -> Task:
                 f"task {task.id!r} is not of the family {options.family!r}: use an environment id of its family"
             )
         return task
-    ids = task_pool(options.family, options.split)
+    ids = task_pool(options.family, options.split, options.learner)
     return tasks.make(ids[draw(seed, Draw.TASK, len(ids))])
 
 
 @functools.cache
-def task_pool(family: str, split: str) -> tuple[str, ...]:
-    """Sorted ids of a split: the published tasks, or all their variants in that split."""
-    return tuple(sorted(tasks.task_ids(family, cast("Split", split))))
+def task_pool(family: str, split: str, learner: str) -> tuple[str, ...]:
+    """Sorted ids of a split: the published tasks that the learner can learn, or all their variants in that split.
+
+    Raises:
+        UnknownName: if there is no such family or learner.
+        InvalidConfiguration: if the learner can learn none of them.
+    """
+    can_learn = learners.make(learner).can_learn
+    fitting = {name for name in tasks.task_ids(family) if can_learn(tasks.make(name))}
+    if not fitting:
+        raise InvalidConfiguration(f"learner {learner!r} can learn no task of the family {family!r}")
+    return tuple(
+        sorted(name for name in tasks.task_ids(family, cast("Split", split)) if name.partition("@")[0] in fitting)
+    )
 
 
 def configurations(learner: str, hyperparameters: HyperparameterSpace) -> tuple[Mapping[str, float], ...]:

@@ -124,7 +124,7 @@ class DQN(Population):
     ) -> None:
         super().__init__(tasks, seeds, DQNConfig() if config is None else config, values, device, threads)
         task, envs, members = self.tasks[0], self.config.num_envs, self.members
-        if not task.discrete:
+        if not self.can_learn(task):
             raise InvalidConfiguration(f"dqn needs discrete actions, {task.id} has continuous ones: use ppo or sac")
         self.network = QNetwork(task.observation_size, self.config.hidden, task.action_count, self.config.dueling)
         self.environments = Environments(task, envs)
@@ -169,6 +169,11 @@ class DQN(Population):
     def steps_per_rollout(self) -> int:
         """Environment steps of one rollout of one member."""
         return self.config.num_envs * self.config.num_steps
+
+    @classmethod
+    def can_learn(cls, task: Task) -> bool:
+        """Whether the task has discrete actions."""
+        return task.discrete
 
     @classmethod
     def metric_names(cls) -> tuple[str, ...]:

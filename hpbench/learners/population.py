@@ -372,6 +372,11 @@ class Population(ABC):
         self._tasks_changed()
 
     @classmethod
+    def can_learn(cls, task: Task) -> bool:
+        """Whether the learner can be trained on tasks with such observations and actions."""
+        return True
+
+    @classmethod
     @abstractmethod
     def metric_names(cls) -> tuple[str, ...]:
         """Keys of what :meth:`train` returns."""

@@ -50,7 +50,7 @@ def test_segments_agree(task_id: str, double: bool) -> None:
         n_step=[1, 3, 5, 1],
         max_gradient_norm=[10.0, 0.1, 0.5, 100.0],
     )
-    for tolerance in (1e-4, 1e-3):
+    for tolerance in (3e-4, 1e-3):
         # Rounding grows with hundreds of gradient steps: an error moves over the kink of a relu or of the Huber loss.
         expected, found = reference.train(1), fast.train(1)
         assert_equal(reference, fast, tolerance)
