@@ -16,7 +16,7 @@ from hpbench.control.options import EnvOptions
 from hpbench.control.snapshot import EpisodeSnapshot
 from hpbench.errors import InvalidConfiguration, SnapshotError, UnknownName
 
-_SEEDS = 2**31
+SEEDS = 2**31
 """Seeds of episodes that are reset without one are drawn below this."""
 
 
@@ -142,7 +142,7 @@ class HPControlEnv(gym.Env[Any, Any]):
             UnknownName: for another option, or an unknown task.
         """
         super().reset(seed=seed)
-        episode = int(self.np_random.integers(_SEEDS)) if seed is None else seed
+        episode = int(self.np_random.integers(SEEDS)) if seed is None else seed
         self._batch = EpisodeBatch(self._episode_options(options), [episode])
         observations, infos = self._batch.reset()
         return observations[0], infos[0]

@@ -205,6 +205,24 @@ class EpisodeBatch:
         other._shift_at = [self._shift_at[m] for m in members]
         return other
 
+    def join(self, others: Sequence[Self]) -> Self:
+        """A new, independent batch: exact copies of the members of this one, then of the ``others`` in turn.
+
+        They may have come to different decisions; each goes on from its own. The inverse of :meth:`spawn`.
+
+        Raises:
+            InvalidConfiguration: if the others have other options, or tasks that cannot share a population.
+        """
+        for part in (self, *others):
+            part._require_reset()
+        joined = copy.copy(self)
+        joined.setting = self.setting.join([other.setting for other in others])
+        joined.population = self.population.join([other.population for other in others])
+        joined.specs = joined.setting.specs(self.plan)
+        joined._histories = [history.copy() for part in (self, *others) for history in part._histories]
+        joined._shift_at = [decision for part in (self, *others) for decision in part._shift_at]
+        return joined
+
     # -- parts of a decision -------------------------------------------------------------------------------------------
 
     def _read(self, actions: Sequence[Any], running: Sequence[int], values: Table) -> dict[int, Update]:
@@ -298,14 +316,17 @@ class EpisodeBatch:
 
     def _frame(self) -> tuple[Frame, Snippet | None]:
         self._require_reset()
-        # Members of one batch start together, so either all or none have trained.
-        snippet = self._snippet() if self._histories[0].decision > 0 else None
+        snippet = self._snippet() if any(history.decision > 0 for history in self._histories) else None
         raw = self.setting.features.raw(self._histories, self.plan.decisions, snippet)
         return self.setting.schema.encode(raw), snippet
 
     def _snippet(self) -> Snippet:
         parts = ("snippet_observation", "snippet_action", "snippet_reward")
-        return Snippet(*(self.population.array(name).tolist() for name in parts))
+        snippet = Snippet(*(self.population.array(name).tolist() for name in parts))
+        for m, history in enumerate(self._histories):
+            if history.decision == 0:
+                snippet.rewards[m] = []
+        return snippet
 
     def _render(self, frame: Frame, snippet: Snippet | None) -> list[str]:
         tasks = [task.id for task in self.setting.tasks]

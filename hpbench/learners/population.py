@@ -284,6 +284,33 @@ class Population(ABC):
         other._forget()
         return other
 
+    def join(self, others: Sequence[Self]) -> Self:
+        """A new, independent population: exact copies of all members of this one, then of the ``others`` in turn.
+
+        The inverse of :meth:`fork`: members may have trained for different times.
+
+        Raises:
+            InvalidConfiguration: if the others have another learner, configuration, engine or device, or tasks that do
+                not fit.
+        """
+        parts = [self, *others]
+        for part in others:
+            same = (part.name, part.config, part.engine, part.device) == (
+                self.name,
+                self.config,
+                self.engine,
+                self.device,
+            )
+            if not same or part.state.keys() != self.state.keys():
+                raise InvalidConfiguration("populations can only be joined if learner, config, engine and device agree")
+        tasks = [task for part in parts for task in part.tasks]
+        self._check_tasks(tasks)
+        other = copy.copy(self)
+        other.state = {name: torch.cat([part.state[name] for part in parts]) for name in self.state}
+        other.tasks = tasks
+        other._forget()
+        return other
+
     def copy(self, source: Sequence[int] | NDArray[np.int64], target: Sequence[int] | NDArray[np.int64]) -> None:
         """Overwrite the ``target`` members with what the ``source`` members have learned, as population-based
         training does.
