@@ -223,7 +223,7 @@ class FeatureBuilder:
         return np.array(rows, dtype=np.float64)
 
     def _statistics(self, snippet: Snippet | None, member: int) -> Row:
-        if snippet is None or not snippet.rewards[member]:
+        if snippet is None or len(snippet.rewards[member]) == 0:
             return self._no_snippet
         return snippet.statistics(member)
 
