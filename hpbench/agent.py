@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
 
 import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
 
 from hpbench.errors import InvalidConfiguration
 from hpbench.hyperparameter import HyperparameterSpace
@@ -52,6 +54,51 @@ class Step:
     truncated: bool
     next_observation: Any
     info: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Branches:
+    """What ``K`` actions, tried from one state of one meta-episode, came to within ``H`` segments.
+
+    ``H`` is the horizon, or the number of decisions left if that is less (0 if the meta-episode is over).
+
+    Args:
+        scores: normalised evaluation scores after each segment, float64 ``[K, H]``; the floor from a divergence on.
+        errors: their standard errors over the evaluation episodes, float64 ``[K, H]``; NaN for single episodes, 0 from
+            a divergence on.
+        returns: mean unscaled evaluation returns, float64 ``[K, H]``.
+        metrics: what observations show of the training in each segment, by feature name, float64 ``[K, H]``; NaN where
+            there is no value.
+        values: hyperparameters in force after the action, float64 ``[K, hyperparameters]``.
+        invalid: text actions that were invalid and so changed nothing, bool ``[K]``.
+        diverged: bool ``[K]``.
+        steps, evaluation_steps: environment steps that all of it took: what the look-ahead costs.
+    """
+
+    scores: NDArray[np.float64]
+    errors: NDArray[np.float64]
+    returns: NDArray[np.float64]
+    metrics: dict[str, NDArray[np.float64]]
+    values: NDArray[np.float64]
+    invalid: NDArray[np.bool_]
+    diverged: NDArray[np.bool_]
+    steps: int
+    evaluation_steps: int
+
+
+class Branch(Protocol):
+    """How an agent that ``needs`` it tries actions on copies of its meta-episode."""
+
+    def __call__(
+        self,
+        actions: Sequence[Any],
+        horizon: int = 1,
+        *,
+        evaluation_seed: int | None = None,
+        evaluation_episodes: int | None = None,
+    ) -> Branches:
+        """Arguments as in :func:`hpbench.control.branching.branch`, for one member."""
+        ...
 
 
 @runtime_checkable

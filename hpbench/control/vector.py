@@ -198,7 +198,7 @@ class HPControlVectorEnv(VectorEnv[Any, Any, Any]):
         self._groups = []
 
     @property
-    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override, misc]
         """One generator per environment; they draw the seeds of episodes that are started without one."""
         return tuple(self._generators)
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from hpbench.errors import InvalidConfiguration, SnapshotError
 from hpbench.hyperparameter import HyperparameterSpace
-from hpbench.seeding import stream_keys
+from hpbench.seeding import Stream, derive_seed, stream_keys
 from hpbench.tasks import make as make_task
 from hpbench.tasks.base import Task
 
@@ -326,6 +326,19 @@ class Population(ABC):
         moved = [self.tasks[i] for i in sources.tolist()]
         for i, task in zip(targets.tolist(), moved, strict=True):
             self.tasks[i] = task
+
+    def rekey(self, stream: Stream, salt: int) -> None:
+        """Move one random stream of every member to another key, made of the old one and ``salt``.
+
+        Members that shared the stream (forks of one member) go on sharing it.
+        """
+        keys = self.state["rng_keys"]
+        made: dict[int, int] = {}
+        for key in keys[:, stream].tolist():
+            if key not in made:
+                made[key] = derive_seed(key % 2**64, salt)
+        moved = [made[key] for key in keys[:, stream].tolist()]
+        keys[:, stream] = torch.tensor(moved, dtype=keys.dtype, device=keys.device)
 
     def snapshot(self) -> Snapshot:
         """An exact copy of all members."""
