@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from hpbench.errors import InvalidConfiguration
+from hpbench.errors import InvalidConfiguration, UnknownName
 from hpbench.hyperparameter import HyperparameterSpace
 from hpbench.registry import Registry
 from hpbench.tasks.base import Task
@@ -106,6 +106,10 @@ class Agent(Protocol):
     """A meta-agent. Class attributes may choose the interface: ``observation`` (``vector``, ``text``, ``dict``; default
     ``vector``) and ``action`` (``delta``, ``absolute``, ``discrete``, ``text``; default ``delta``).
 
+    An agent that may try actions on copies of the run declares ``needs = "branch"`` and has ``bind(branch: Branch)``,
+    which is called before every ``reset``. It is *privileged*: its extra environment steps are recorded, it takes part
+    only where it is let in by name (``hpbench.run(..., privileged=True)``), and it is never ranked.
+
     An optional ``name`` is what tables show, and an optional ``observe(step: Step)`` is called after every decision.
     One instance controls one meta-episode at a time; the runner deep-copies it for every member of a batch, unless it
     is a :class:`BatchAgent`.
@@ -132,6 +136,9 @@ class BatchAgent(Protocol):
         """One action per member."""
         ...
 
+
+NEEDS = ("", "branch")
+"""What an agent may declare in ``needs``."""
 
 AGENTS = Registry("agent", {}, group="hpbench.agents")
 """Agents by name. ``hpbench`` never imports them itself: distributions offer theirs as entry points."""
@@ -161,7 +168,23 @@ def make_agent(agent: Any, **arguments: Any) -> Agent | BatchAgent:
         raise InvalidConfiguration(f"agent {label} is already made: it takes no arguments, got {sorted(arguments)}")
     if not _is_agent(found):
         raise InvalidConfiguration(f"{label} is not an agent: it needs reset(spec, seed) and act(observation)")
+    if needs_of(found) and (isinstance(found, BatchAgent) or not callable(getattr(found, "bind", None))):
+        raise InvalidConfiguration(
+            f"agent {label} needs {found.needs!r}: then it must have bind(branch), act and reset"
+        )
     return cast("Agent | BatchAgent", found)
+
+
+def needs_of(agent: object) -> str:
+    """What an agent (object or class) is given beyond spec and observations: ``branch``, or nothing: an empty string.
+
+    Raises:
+        UnknownName: if it needs something else.
+    """
+    needs = getattr(agent, "needs", "")
+    if needs not in NEEDS:
+        raise UnknownName("need of an agent", needs, NEEDS)
+    return str(needs)
 
 
 def _is_agent(candidate: object) -> bool:

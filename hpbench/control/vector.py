@@ -107,7 +107,7 @@ class HPControlVectorEnv(VectorEnv[Any, Any, Any]):
 
     # -- Gymnasium -----------------------------------------------------------------------------------------------------
 
-    def reset(  # type: ignore[override]
+    def reset(
         self,
         *,
         seed: int | Sequence[int | None] | None = None,
@@ -197,8 +197,8 @@ class HPControlVectorEnv(VectorEnv[Any, Any, Any]):
         """Let go of all populations."""
         self._groups = []
 
-    @property
-    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override, misc]
+    @property  # type: ignore[misc]
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         """One generator per environment; they draw the seeds of episodes that are started without one."""
         return tuple(self._generators)
 
