@@ -38,6 +38,8 @@ BUILT_IN = {
     "plateau": Plateau,
     "branch-oracle": BranchOracle,
 }
+CHEAPER = {"branch-oracle": {"horizon": 1, "random": 1, "evaluation_episodes": 2}}
+"""Arguments of agents whose defaults take longer than these tests should."""
 NAMES = sorted({*BUILT_IN, *AGENTS})
 DECISIONS = 4
 PLACES = [
@@ -52,7 +54,7 @@ every_agent = pytest.mark.parametrize("name", NAMES)
 
 def new_agent(name: str) -> Any:
     """A registered agent; the built-in ones also where the distribution is not installed."""
-    return make_agent(name if name in AGENTS else BUILT_IN[name])
+    return make_agent(name if name in AGENTS else BUILT_IN[name], **CHEAPER.get(name, {}))
 
 
 def environment(agent: Any, place: tuple[str, str, str] = PLACES[0]) -> Any:
