@@ -13,9 +13,10 @@ from hpbench.control.registration import register_environments
 
 if TYPE_CHECKING:
     from hpbench import errors, learners, tasks
-    from hpbench.agent import AGENTS, Agent, AgentSpec, BatchAgent, Step, make_agent
+    from hpbench.agent import AGENTS, Agent, AgentSpec, BatchAgent, Branches, Step, make_agent
     from hpbench.control.env import HPControlEnv
     from hpbench.control.episode import EnvOptions, EpisodeBatch
+    from hpbench.control.vector import HPControlVectorEnv
     from hpbench.errors import HPBenchError
     from hpbench.evaluation.runner import run
     from hpbench.hyperparameter import Hyperparameter, HyperparameterSpace
@@ -27,10 +28,12 @@ __all__ = [
     "Agent",
     "AgentSpec",
     "BatchAgent",
+    "Branches",
     "EnvOptions",
     "EpisodeBatch",
     "HPBenchError",
     "HPControlEnv",
+    "HPControlVectorEnv",
     "Hyperparameter",
     "HyperparameterSpace",
     "Step",
@@ -48,10 +51,12 @@ _ATTRIBUTES = {
     "Agent": "hpbench.agent",
     "AgentSpec": "hpbench.agent",
     "BatchAgent": "hpbench.agent",
+    "Branches": "hpbench.agent",
     "EnvOptions": "hpbench.control.episode",
     "EpisodeBatch": "hpbench.control.episode",
     "HPBenchError": "hpbench.errors",
     "HPControlEnv": "hpbench.control.env",
+    "HPControlVectorEnv": "hpbench.control.vector",
     "Hyperparameter": "hpbench.hyperparameter",
     "HyperparameterSpace": "hpbench.hyperparameter",
     "Step": "hpbench.agent",

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
 
 import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
 
-from hpbench.errors import InvalidConfiguration
+from hpbench.errors import InvalidConfiguration, UnknownName
 from hpbench.hyperparameter import HyperparameterSpace
 from hpbench.registry import Registry
 from hpbench.tasks.base import Task
@@ -54,10 +56,59 @@ class Step:
     info: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Branches:
+    """What ``K`` actions, tried from one state of one meta-episode, came to within ``H`` segments.
+
+    ``H`` is the horizon, or the number of decisions left if that is less (0 if the meta-episode is over).
+
+    Args:
+        scores: normalised evaluation scores after each segment, float64 ``[K, H]``; the floor from a divergence on.
+        errors: their standard errors over the evaluation episodes, float64 ``[K, H]``; NaN for single episodes, 0 from
+            a divergence on.
+        returns: mean unscaled evaluation returns, float64 ``[K, H]``.
+        metrics: what observations show of the training in each segment, by feature name, float64 ``[K, H]``; NaN where
+            there is no value.
+        values: hyperparameters in force after the action, float64 ``[K, hyperparameters]``.
+        invalid: text actions that were invalid and so changed nothing, bool ``[K]``.
+        diverged: bool ``[K]``.
+        steps, evaluation_steps: environment steps that all of it took: what the look-ahead costs.
+    """
+
+    scores: NDArray[np.float64]
+    errors: NDArray[np.float64]
+    returns: NDArray[np.float64]
+    metrics: dict[str, NDArray[np.float64]]
+    values: NDArray[np.float64]
+    invalid: NDArray[np.bool_]
+    diverged: NDArray[np.bool_]
+    steps: int
+    evaluation_steps: int
+
+
+class Branch(Protocol):
+    """How an agent that ``needs`` it tries actions on copies of its meta-episode."""
+
+    def __call__(
+        self,
+        actions: Sequence[Any],
+        horizon: int = 1,
+        *,
+        evaluation_seed: int | None = None,
+        evaluation_episodes: int | None = None,
+    ) -> Branches:
+        """Arguments as in :func:`hpbench.control.branching.branch`, for one member."""
+        ...
+
+
 @runtime_checkable
 class Agent(Protocol):
     """A meta-agent. Class attributes may choose the interface: ``observation`` (``vector``, ``text``, ``dict``; default
     ``vector``) and ``action`` (``delta``, ``absolute``, ``discrete``, ``text``; default ``delta``).
+
+    An agent that may try actions on copies of the run declares ``needs = "branch"`` and has ``bind(branch: Branch)``,
+    which is called before every ``reset``. It is *privileged*: its extra environment steps are recorded, it takes part
+    only where it is let in by name (``hpbench.run(..., privileged=True)``), and it is never ranked.
 
     An optional ``name`` is what tables show, and an optional ``observe(step: Step)`` is called after every decision.
     One instance controls one meta-episode at a time; the runner deep-copies it for every member of a batch, unless it
@@ -85,6 +136,9 @@ class BatchAgent(Protocol):
         """One action per member."""
         ...
 
+
+NEEDS = ("", "branch")
+"""What an agent may declare in ``needs``."""
 
 AGENTS = Registry("agent", {}, group="hpbench.agents")
 """Agents by name. ``hpbench`` never imports them itself: distributions offer theirs as entry points."""
@@ -114,7 +168,23 @@ def make_agent(agent: Any, **arguments: Any) -> Agent | BatchAgent:
         raise InvalidConfiguration(f"agent {label} is already made: it takes no arguments, got {sorted(arguments)}")
     if not _is_agent(found):
         raise InvalidConfiguration(f"{label} is not an agent: it needs reset(spec, seed) and act(observation)")
+    if needs_of(found) and (isinstance(found, BatchAgent) or not callable(getattr(found, "bind", None))):
+        raise InvalidConfiguration(
+            f"agent {label} needs {found.needs!r}: then it must have bind(branch), act and reset"
+        )
     return cast("Agent | BatchAgent", found)
+
+
+def needs_of(agent: object) -> str:
+    """What an agent (object or class) is given beyond spec and observations: ``branch``, or nothing: an empty string.
+
+    Raises:
+        UnknownName: if it needs something else.
+    """
+    needs = getattr(agent, "needs", "")
+    if needs not in NEEDS:
+        raise UnknownName("need of an agent", needs, NEEDS)
+    return str(needs)
 
 
 def _is_agent(candidate: object) -> bool:

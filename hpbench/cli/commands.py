@@ -103,6 +103,9 @@ def run(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the inner loop, per process.")] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     engine: Annotated[str, typer.Option(help="auto, native (C++, on the CPU) or torch.")] = "auto",
+    privileged: Annotated[
+        bool, typer.Option("--privileged", help="Let in agents that look ahead on copies of the run; not ranked.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the table.")] = False,
 ) -> None:
     """Run agents on a suite; interrupted, the same command resumes."""
@@ -119,6 +122,7 @@ def run(
         device=device,
         engine=engine,
         threads=threads,
+        privileged=privileged,
     )
     show_results(results)
     typer.echo(f"Records are in {results.folder}. Next: hpbench report --results {results.folder}")

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from hpbench import learners, tasks
-from hpbench.agent import AGENTS, Agent, BatchAgent
+from hpbench.agent import AGENTS, Agent, BatchAgent, needs_of
 from hpbench.cli.listing import SCALES, console, environment_ids, hyperparameter_table, plain, table
 from hpbench.control.registration import ENTRY_POINT
 from hpbench.errors import InvalidConfiguration, UnknownName
@@ -143,6 +143,8 @@ def _agent(out: Console, name: str) -> None:
     out.print(f"[bold]{name}[/bold]  ({path})")
     _documentation(out, agent)
     facts = {"observation": getattr(agent, "observation", "vector"), "action": getattr(agent, "action", "delta")}
+    if needs_of(agent):
+        facts["needs"] = f"{needs_of(agent)} (privileged: takes part with --privileged only, and is not ranked)"
     if inspect.isclass(agent):
         facts["arguments"] = ", ".join(str(p).replace("'", "") for p in inspect.signature(agent).parameters.values())
     _facts(out, facts)

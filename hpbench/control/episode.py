@@ -12,12 +12,14 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from hpbench.agent import Branches
 from hpbench.control.action import Update
+from hpbench.control.branching import branch
 from hpbench.control.history import History
 from hpbench.control.observation import Frame
 from hpbench.control.options import EnvOptions
 from hpbench.control.reward import meta_score, reward
-from hpbench.control.scoring import Counterfactual, evaluate
+from hpbench.control.scoring import Counterfactual, Outcome, evaluate
 from hpbench.control.setting import Setting
 from hpbench.control.snapshot import EpisodeSnapshot
 from hpbench.control.text import Snippet, shown_names
@@ -114,7 +116,7 @@ class EpisodeBatch:
         if self._histories:
             self.population = self.setting.population()
         self._histories = [self.setting.features.start(row) for row in self.population.table().tolist()]
-        self._evaluate(range(self.members), [math.nan] * self.members)
+        self._evaluate(range(self.members), [math.nan] * self.members, self.plan.evaluation_episodes)
         return self.observe(), self.infos()
 
     def step(self, actions: Sequence[Any]) -> BatchStep:
@@ -128,7 +130,7 @@ class EpisodeBatch:
             gymnasium.error.ResetNeeded: before the first reset, or after the end of all meta-episodes.
         """
         self._require_reset()
-        running = [m for m in range(self.members) if not self._ended(m)]
+        running = [m for m in range(self.members) if not self.ended(m)]
         if not running:
             raise gym.error.ResetNeeded("the meta-episode has ended; call reset()")
         values = self.population.table().tolist()
@@ -136,9 +138,7 @@ class EpisodeBatch:
         before = [history.scores[-1] for history in self._histories]
         self._shift(running)
         fork = self._unchanged_copies(values, updates)
-        self._apply(values, updates)
-        self._train(running)
-        self._evaluate(running, before)
+        self._segment(running, values, updates, before)
         unchanged = self._play(fork, before)
         return BatchStep(
             observations=self.observe(),
@@ -146,7 +146,7 @@ class EpisodeBatch:
                 [self._reward(m, before[m], unchanged) if m in updates else 0.0 for m in range(self.members)]
             ),
             terminated=np.array([history.diverged for history in self._histories]),
-            truncated=np.array([self._ended(m) and not h.diverged for m, h in enumerate(self._histories)]),
+            truncated=np.array([self.ended(m) and not h.diverged for m, h in enumerate(self._histories)]),
             infos=self.infos(),
         )
 
@@ -205,6 +205,36 @@ class EpisodeBatch:
         other._shift_at = [self._shift_at[m] for m in members]
         return other
 
+    def join(self, others: Sequence[Self]) -> Self:
+        """A new, independent batch: exact copies of the members of this one, then of the ``others`` in turn.
+
+        They may have come to different decisions; each goes on from its own. The inverse of :meth:`spawn`.
+
+        Raises:
+            InvalidConfiguration: if the others have other options, or tasks that cannot share a population.
+        """
+        for part in (self, *others):
+            part._require_reset()
+        joined = copy.copy(self)
+        joined.setting = self.setting.join([other.setting for other in others])
+        joined.population = self.population.join([other.population for other in others])
+        joined.specs = joined.setting.specs(self.plan)
+        joined._histories = [history.copy() for part in (self, *others) for history in part._histories]
+        joined._shift_at = [decision for part in (self, *others) for decision in part._shift_at]
+        return joined
+
+    def branch(
+        self,
+        actions: Sequence[Sequence[Any]],
+        horizon: int = 1,
+        *,
+        members: Sequence[int] | None = None,
+        evaluation_seed: int | None = None,
+        evaluation_episodes: int | None = None,
+    ) -> list[Branches]:
+        """Try actions without taking them: see :func:`hpbench.control.branching.branch`."""
+        return branch(self, actions, horizon, members, evaluation_seed, evaluation_episodes)
+
     # -- parts of a decision -------------------------------------------------------------------------------------------
 
     def _read(self, actions: Sequence[Any], running: Sequence[int], values: Table) -> dict[int, Update]:
@@ -236,6 +266,19 @@ class EpisodeBatch:
             return None
         changed = [m for m, update in updates.items() if update.values != tuple(values[m])]
         return Counterfactual(changed, self.population.fork(changed)) if changed else None
+
+    def _segment(
+        self,
+        running: Sequence[int],
+        values: Table,
+        updates: Mapping[int, Update],
+        before: Sequence[float],
+        episodes: int | None = None,
+    ) -> Outcome:
+        """Apply the updates, train, evaluate; ``episodes``: None is as many as planned."""
+        self._apply(values, updates)
+        self._train(running)
+        return self._evaluate(running, before, self.plan.evaluation_episodes if episodes is None else episodes)
 
     def _apply(self, values: Table, updates: Mapping[int, Update]) -> None:
         for m, update in updates.items():
@@ -269,13 +312,14 @@ class EpisodeBatch:
             history.diverged = diverged[m]
             features.record(history, self.setting.tasks[m].anchors, values[m], [column[m] for column in columns])
 
-    def _evaluate(self, running: Sequence[int], before: Sequence[float]) -> None:
-        outcome = evaluate(self.population, self.plan.evaluation_episodes, before)
+    def _evaluate(self, running: Sequence[int], before: Sequence[float], episodes: int) -> Outcome:
+        outcome = evaluate(self.population, episodes, before)
         for m in running:
             history = self._histories[m]
             history.scores.append(outcome.scores[m])
             history.evaluation_return = outcome.returns[m]
             history.evaluation_steps += outcome.steps[m]
+        return outcome
 
     def _play(self, fork: Counterfactual | None, before: Sequence[float]) -> dict[int, float]:
         """Scores without the update of the members that have a copy, and the account of the steps that this took."""
@@ -298,14 +342,17 @@ class EpisodeBatch:
 
     def _frame(self) -> tuple[Frame, Snippet | None]:
         self._require_reset()
-        # Members of one batch start together, so either all or none have trained.
-        snippet = self._snippet() if self._histories[0].decision > 0 else None
+        snippet = self._snippet() if any(history.decision > 0 for history in self._histories) else None
         raw = self.setting.features.raw(self._histories, self.plan.decisions, snippet)
         return self.setting.schema.encode(raw), snippet
 
     def _snippet(self) -> Snippet:
         parts = ("snippet_observation", "snippet_action", "snippet_reward")
-        return Snippet(*(self.population.array(name).tolist() for name in parts))
+        snippet = Snippet(*(self.population.array(name).tolist() for name in parts))
+        for m, history in enumerate(self._histories):
+            if history.decision == 0:
+                snippet.rewards[m] = []
+        return snippet
 
     def _render(self, frame: Frame, snippet: Snippet | None) -> list[str]:
         tasks = [task.id for task in self.setting.tasks]
@@ -333,11 +380,12 @@ class EpisodeBatch:
         if self.options.reward == "uplift":
             info["counterfactual_steps"] = history.counterfactual_steps
             info["counterfactual_evaluation_steps"] = history.counterfactual_evaluation_steps
-        if self._ended(m):
+        if self.ended(m):
             info["meta_score"] = meta_score(history.scores[1:], self.plan.decisions)
         return info
 
-    def _ended(self, m: int) -> bool:
+    def ended(self, m: int) -> bool:
+        """Whether the meta-episode of a member is over."""
         return self._histories[m].diverged or self._histories[m].decision == self.plan.decisions
 
     def _require_reset(self) -> None:

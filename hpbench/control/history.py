@@ -217,10 +217,15 @@ class FeatureBuilder:
             snippet: of all members; None before the first segment.
         """
         rows = [
-            self._ordered(self._row(history, decisions, self._no_snippet if snippet is None else snippet.statistics(m)))
+            self._ordered(self._row(history, decisions, self._statistics(snippet, m)))
             for m, history in enumerate(histories)
         ]
         return np.array(rows, dtype=np.float64)
+
+    def _statistics(self, snippet: Snippet | None, member: int) -> Row:
+        if snippet is None or len(snippet.rewards[member]) == 0:
+            return self._no_snippet
+        return snippet.statistics(member)
 
     def _row(self, history: History, decisions: int, snippet: Row) -> list[float]:
         done, scores = history.decision, history.training_scores

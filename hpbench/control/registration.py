@@ -10,10 +10,13 @@ ENVIRONMENTS: Mapping[str, str] = {"HPControl-Classic-v0": "classic"}
 """Gymnasium ids and the task family of each."""
 
 ENTRY_POINT = "hpbench.control.env:HPControlEnv"
+VECTOR_ENTRY_POINT = "hpbench.control.vector:HPControlVectorEnv"
 
 
 def register_environments() -> None:
     """Register all ids with Gymnasium; those that are registered already are left alone."""
     for name, family in ENVIRONMENTS.items():
         if name not in gym.registry:
-            gym.register(name, entry_point=ENTRY_POINT, kwargs={"family": family})
+            gym.register(
+                name, entry_point=ENTRY_POINT, vector_entry_point=VECTOR_ENTRY_POINT, kwargs={"family": family}
+            )

@@ -79,6 +79,20 @@ class Setting:
         other.tasks = [self.tasks[i] for i in members]
         return other
 
+    def join(self, others: Sequence[Self]) -> Self:
+        """The setting of all members together, these first.
+
+        Raises:
+            InvalidConfiguration: if the others have other options, or tasks that cannot share a population.
+        """
+        if any(other.options != self.options or other.device != self.device for other in others):
+            raise InvalidConfiguration("batches can only be joined if their options and device agree")
+        joined = copy.copy(self)
+        joined.seeds = sum((other.seeds for other in others), self.seeds)
+        joined.tasks = [*self.tasks, *(task for other in others for task in other.tasks)]
+        joined._check_tasks()
+        return joined
+
     def population(self) -> Population:
         """The learners before any training, with the initial values of the track."""
         options, hyperparameters = self.options, self.hyperparameters

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import hpbench
+from hpbench.evaluation.statistics import compare
 from hpbench.evaluation.tables import ranking
 
 FOLDER = Path(__file__).parents[2] / "examples"
@@ -30,6 +33,42 @@ decisions = 4
 steps = 2048
 evaluation_episodes = 2
 """
+
+
+def test_a_meta_agent_is_trained(tmp_path: Path) -> None:
+    """A few decisions are enough to see that the policy is what Stable-Baselines3 trained, and survives its file."""
+    pytest.importorskip("stable_baselines3")
+    example = runpy.run_path(str(FOLDER / "train_meta_agent.py"))
+    options = {**example["TRAIN"], "steps": 1024, "decisions": 2, "evaluation_episodes": 1}
+    trained, untrained, decisions = example["train"](1.0, 240, 6, 0, options)
+    assert decisions == 240
+    observation = np.linspace(-1.0, 1.0, 164, dtype=np.float32)
+    assert not np.array_equal(trained.act(observation), untrained.act(observation))
+    trained.save(tmp_path / "policy.npz")
+    np.testing.assert_array_equal(
+        example["MetaAgent"](tmp_path / "policy.npz").act(observation), trained.act(observation)
+    )
+    names, scores = example["test"](lambda: trained, 2, "classic/cartpole", {**example["TEST"], "steps": 5120})
+    assert all(name.startswith("classic/cartpole@test-") for name in names)
+    assert np.isfinite(scores).all()
+
+
+def test_the_committed_meta_agent_is_the_one_of_the_table() -> None:
+    """The numbers follow from the committed scores; the policy beats the default on the first test variant again."""
+    example = runpy.run_path(str(FOLDER / "train_meta_agent.py"))
+    data = json.loads((FOLDER / "results" / "meta_agent.json").read_text(encoding="utf-8"))
+    scores = {name: np.array(values) for name, values in data["meta_scores"].items()}
+    rows = np.array([name.partition("@")[0] for name in data["tasks"]])
+    strata = {name: [values[rows == task] for task in sorted(set(rows))] for name, values in scores.items()}
+    found = compare(strata["meta-agent"], strata["library-default"]).difference
+    assert found.low == pytest.approx(data["against"]["library-default"]["low"])
+    assert found.low > 0.0
+    table = (FOLDER / "results" / "meta_agent.md").read_text(encoding="utf-8")
+    assert f"{found.estimate:+.3f} [{found.low:+.3f}, {found.high:+.3f}]" in table
+    names, again = example["test"](example["MetaAgent"], 1, "classic/cartpole", example["TEST"])
+    assert names == data["tasks"][:1]
+    # Not exactly the same score: on another processor the policy may round differently, which training amplifies.
+    assert again[0] > scores["library-default"][0] + 0.1
 
 
 def test_own_agent_takes_part_in_a_suite(tmp_path: Path) -> None:
