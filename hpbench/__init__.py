@@ -13,10 +13,23 @@ from hpbench.control.registration import register_environments
 
 if TYPE_CHECKING:
     from hpbench import errors, learners, tasks
-    from hpbench.agent import AGENTS, Agent, AgentSpec, BatchAgent, Step, make_agent
+    from hpbench.agent import (
+        AGENTS,
+        POPULATION_AGENTS,
+        Agent,
+        AgentSpec,
+        BatchAgent,
+        PopulationAgent,
+        PopulationSpec,
+        Step,
+        make_agent,
+        make_population_agent,
+    )
     from hpbench.control.env import HPControlEnv
     from hpbench.control.episode import EnvOptions, EpisodeBatch
+    from hpbench.control.registration import parallel_env
     from hpbench.errors import HPBenchError
+    from hpbench.evaluation.population import run_population
     from hpbench.evaluation.runner import run
     from hpbench.hyperparameter import Hyperparameter, HyperparameterSpace
 
@@ -24,6 +37,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AGENTS",
+    "POPULATION_AGENTS",
     "Agent",
     "AgentSpec",
     "BatchAgent",
@@ -33,18 +47,24 @@ __all__ = [
     "HPControlEnv",
     "Hyperparameter",
     "HyperparameterSpace",
+    "PopulationAgent",
+    "PopulationSpec",
     "Step",
     "__version__",
     "errors",
     "learners",
     "make_agent",
+    "make_population_agent",
+    "parallel_env",
     "run",
+    "run_population",
     "tasks",
 ]
 
 _MODULES = ("errors", "learners", "tasks")
 _ATTRIBUTES = {
     "AGENTS": "hpbench.agent",
+    "POPULATION_AGENTS": "hpbench.agent",
     "Agent": "hpbench.agent",
     "AgentSpec": "hpbench.agent",
     "BatchAgent": "hpbench.agent",
@@ -54,9 +74,14 @@ _ATTRIBUTES = {
     "HPControlEnv": "hpbench.control.env",
     "Hyperparameter": "hpbench.hyperparameter",
     "HyperparameterSpace": "hpbench.hyperparameter",
+    "PopulationAgent": "hpbench.agent",
+    "PopulationSpec": "hpbench.agent",
     "Step": "hpbench.agent",
     "make_agent": "hpbench.agent",
+    "make_population_agent": "hpbench.agent",
+    "parallel_env": "hpbench.control.registration",
     "run": "hpbench.evaluation.runner",
+    "run_population": "hpbench.evaluation.population",
 }
 
 
