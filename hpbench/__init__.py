@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from hpbench import errors, learners, tasks
     from hpbench.agent import (
         AGENTS,
-        POPULATION_AGENTS,
         Agent,
         AgentSpec,
         BatchAgent,
@@ -37,7 +36,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AGENTS",
-    "POPULATION_AGENTS",
     "Agent",
     "AgentSpec",
     "BatchAgent",
@@ -64,7 +62,6 @@ __all__ = [
 _MODULES = ("errors", "learners", "tasks")
 _ATTRIBUTES = {
     "AGENTS": "hpbench.agent",
-    "POPULATION_AGENTS": "hpbench.agent",
     "Agent": "hpbench.agent",
     "AgentSpec": "hpbench.agent",
     "BatchAgent": "hpbench.agent",
