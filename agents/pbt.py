@@ -26,7 +26,8 @@ class PBT:
     * The paper perturbs by 0.8 and 1.2; the default here is 0.8 and 1.25, whose product is 1.
     * Factors act in each hyperparameter's own sense (for a discount: on ``1 - discount``), and resampling is uniform on
       its scale, between the smallest and the largest value that the population started with: the prior, as far as it
-      can be seen. Both can happen in one step, by hyperparameter, as in the implementation of Ray Tune.
+      can be seen (where all started alike, there is none, and the value is perturbed). Both can happen in one step, by
+      hyperparameter, as in the implementation of Ray Tune.
     * A member copies only if the other one's score is higher: with all members at the maximum nobody moves.
     * A member is ready at fixed times, for all members alike.
 
@@ -120,7 +121,7 @@ class PBT:
         """
         explored = []
         for item, value, (low, high) in zip(self._items, values, self._prior, strict=True):
-            if self._generator.random() < self.resample_probability:
+            if self._generator.random() < self.resample_probability and high > low:
                 explored.append(item.from_unit(self._generator.uniform(low, high)))
             else:
                 explored.append(item.multiply(value, self.factors[int(self._generator.integers(len(self.factors)))])[0])

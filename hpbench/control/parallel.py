@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hpbench.agent import PopulationSpec
 from hpbench.control.episode import EpisodeBatch
 from hpbench.control.options import EnvOptions
-from hpbench.control.population_view import PopulationReader, PopulationSchema, Standing, standings
+from hpbench.control.population_view import COLUMNS, PopulationReader, PopulationSchema, Standing, standings
 from hpbench.errors import InvalidAction, InvalidConfiguration, MissingExtra, UnknownName
 from hpbench.seeding import derive_seed
 
@@ -213,7 +213,7 @@ class HPControlPopulationEnv(ParallelEnv):  # type: ignore[misc]
         size = 2 * len(self.schema.single)
         observations = self._observe()
         table = observations[0][size:].copy()
-        table[4::5] = 0.0  # nobody's own view
+        table[COLUMNS.index("own") :: len(COLUMNS)] = 0.0  # nobody's view
         return np.concatenate([*(observation[:size] for observation in observations), table])
 
     @property

@@ -184,6 +184,12 @@ def test_a_record_tells_the_whole_game() -> None:
     assert json.loads(json.dumps(written, allow_nan=False))["best_score"] == record.best_score
 
 
+def test_without_a_task_each_seed_draws_one() -> None:
+    records = list(run_population(Independent(), seeds=range(3), split="train", **SMALL))
+    assert [len({member.task for member in record.members}) for record in records] == [1] * 3
+    assert len({record.members[0].task for record in records}) > 1
+
+
 def test_independent_members_are_not_touched() -> None:
     record = next(run_population(Independent(), TASK, [3], track="random", **SMALL))
     assert record.copies == 0

@@ -18,6 +18,8 @@ import pytest
 from gymnasium.utils.env_checker import data_equivalence
 
 import hpbench
+from hpbench import tasks
+from hpbench.control.episode import EnvOptions, EpisodeBatch
 from hpbench.control.parallel import HPControlPopulationEnv, member_seeds
 from hpbench.control.registration import PARALLEL_ENVIRONMENTS
 from hpbench.errors import InvalidAction, InvalidConfiguration, UnknownName
@@ -309,6 +311,23 @@ def test_uplift_of_a_copy_is_counted_against_going_on_alone() -> None:
     difference = found["member_0"]["score"] - hpbench_infos(alone)["member_0"]["score"]
     assert rewards == {"member_0": difference, "member_1": 0.0, "member_2": 0.0}
     assert [info["counterfactual_steps"] for info in found.values()] == [128, 0, 0]
+
+
+def test_a_batch_refuses_copies_that_can_not_be() -> None:
+    options = EnvOptions(**{key: value for key, value in SMALL.items() if key != "members"})
+    batch = EpisodeBatch(options, [0, 1, 2])
+    batch.reset()
+    batch.population.state["diverged"][2] = True
+    batch.step([KEEP] * 3)
+    before = batch.population.digests()
+    for copies in ({0: 2}, {2: 0}, {0: 3}):
+        with pytest.raises(InvalidAction, match="both must be running"):
+            batch.step([KEEP] * 3, copies)
+    batch.population.set_tasks([tasks.make(f"classic/cartpole@test-{m}") for m in range(3)])
+    with pytest.raises(InvalidAction, match="different tasks"):
+        batch.step([KEEP] * 3, {0: 1})
+    batch.population.set_tasks([tasks.make("classic/cartpole")] * 3)
+    assert batch.population.digests() == before
 
 
 # -- divergence --------------------------------------------------------------------------------------------------------

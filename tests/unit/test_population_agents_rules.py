@@ -116,6 +116,18 @@ def test_pbt_resamples_inside_the_range_of_the_initial_values() -> None:
     assert units.max() > 0.52
 
 
+@pytest.mark.parametrize("agent_type", [PBT, PB2])
+def test_where_all_start_alike_copies_are_perturbed(agent_type: Any) -> None:
+    agent, spec = agent_type(), make_spec()
+    agent.resample_probability = 1.0
+    agent.reset_population(spec, 0)
+    for k in range(4):
+        actions = list(agent.act_population(observe(spec, [k * score for score in SCORES], STARTS[:1] * 8)).values())
+    for m in (0, 4):
+        assert actions[m]["copy_from"] in (1, 5)
+        assert not set(values_of(actions[m])) & {STARTS[0][item.name] for item in HOT}
+
+
 def test_nobody_copies_equals_or_members_without_a_score() -> None:
     agent = PBT()
     spec = start(agent)
