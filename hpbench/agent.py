@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
@@ -137,11 +137,42 @@ class BatchAgent(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class PopulationSpec(AgentSpec):
+    """What a population agent is told before a meta-episode; ``schema`` is a
+    :class:`~hpbench.control.population_view.PopulationSchema`, spaces and steps are of one member.
+
+    Args:
+        members: names of all members; an action's ``copy_from`` is an index into them.
+    """
+
+    members: tuple[str, ...]
+
+
+@runtime_checkable
+class PopulationAgent(Protocol):
+    """An agent that plays ``HPControl-Population-v0``: it steers all members of one population, and may copy them.
+
+    Class attributes as those of :class:`Agent`, of which ``observation`` can only be ``vector``.
+    """
+
+    def reset_population(self, spec: PopulationSpec, seed: int) -> None:
+        """Start of a meta-episode. All of the agent's own randomness comes from ``seed``."""
+        ...
+
+    def act_population(self, observations: Mapping[str, Any]) -> Mapping[str, Any]:
+        """An action for every member that has an observation: those that are still running, by name."""
+        ...
+
+
 NEEDS = ("", "branch")
 """What an agent may declare in ``needs``."""
 
 AGENTS = Registry("agent", {}, group="hpbench.agents")
 """Agents by name. ``hpbench`` never imports them itself: distributions offer theirs as entry points."""
+
+POPULATION_AGENTS = Registry("population agent", {}, group="hpbench.population_agents")
+"""Population agents by name; they play another game, so they have a table of their own."""
 
 
 def make_agent(agent: Any, **arguments: Any) -> Agent | BatchAgent:
@@ -156,7 +187,35 @@ def make_agent(agent: Any, **arguments: Any) -> Agent | BatchAgent:
         UnknownName: if there is no agent of that name.
         InvalidConfiguration: if the import path leads nowhere, the arguments do not fit, or the result is not an agent.
     """
-    found = AGENTS.load(agent) if isinstance(agent, str) else agent
+    found, label = _make(AGENTS, agent, arguments)
+    if not isinstance(found, (Agent, BatchAgent)):
+        hint = "; it plays the population game: use run_population" if isinstance(found, PopulationAgent) else ""
+        raise InvalidConfiguration(f"{label} is not an agent: it needs reset(spec, seed) and act(observation){hint}")
+    if needs_of(found) and (isinstance(found, BatchAgent) or not callable(getattr(found, "bind", None))):
+        raise InvalidConfiguration(
+            f"agent {label} needs {needs_of(found)!r}: then it must have bind(branch), act and reset"
+        )
+    return found
+
+
+def make_population_agent(agent: Any, **arguments: Any) -> PopulationAgent:
+    """A population agent from whatever names one; see :func:`make_agent`.
+
+    Raises:
+        UnknownName: if there is no population agent of that name.
+        InvalidConfiguration: if the import path leads nowhere, the arguments do not fit, or the result is not one.
+    """
+    found, label = _make(POPULATION_AGENTS, agent, arguments)
+    if not isinstance(found, PopulationAgent):
+        raise InvalidConfiguration(
+            f"{label} is not a population agent: it needs reset_population(spec, seed) and act_population(observations)"
+        )
+    return found
+
+
+def _make(registry: Registry, agent: Any, arguments: Mapping[str, Any]) -> tuple[Any, str]:
+    """The agent, and what error messages call it."""
+    found = registry.load(agent) if isinstance(agent, str) else agent
     label = repr(agent) if isinstance(agent, str) else getattr(found, "__name__", type(found).__name__)
     if inspect.isroutine(found) or isinstance(found, type):
         try:
@@ -166,13 +225,7 @@ def make_agent(agent: Any, **arguments: Any) -> Agent | BatchAgent:
         found = found(**arguments)
     elif arguments:
         raise InvalidConfiguration(f"agent {label} is already made: it takes no arguments, got {sorted(arguments)}")
-    if not _is_agent(found):
-        raise InvalidConfiguration(f"{label} is not an agent: it needs reset(spec, seed) and act(observation)")
-    if needs_of(found) and (isinstance(found, BatchAgent) or not callable(getattr(found, "bind", None))):
-        raise InvalidConfiguration(
-            f"agent {label} needs {found.needs!r}: then it must have bind(branch), act and reset"
-        )
-    return cast("Agent | BatchAgent", found)
+    return found, label
 
 
 def needs_of(agent: object) -> str:
@@ -185,7 +238,3 @@ def needs_of(agent: object) -> str:
     if needs not in NEEDS:
         raise UnknownName("need of an agent", needs, NEEDS)
     return str(needs)
-
-
-def _is_agent(candidate: object) -> bool:
-    return isinstance(candidate, (Agent, BatchAgent))

@@ -59,6 +59,8 @@ class EpisodeBatch:
         seeds: one per member. A seed decides all that is random in its meta-episode: the task (if the options name
             none), the initial values and the shift of the tracks, and all streams of the learner.
         threads: CPU threads of the population. Results do not depend on it.
+        task_seed: what a missing task and the shift are drawn from, so that all members share them; None: each member's
+            own seed.
 
     Attributes:
         population: the learners.
@@ -71,8 +73,10 @@ class EpisodeBatch:
             members' tasks cannot share a population.
     """
 
-    def __init__(self, options: EnvOptions, seeds: Sequence[int], threads: int = 1) -> None:
-        self.setting = Setting(options, seeds, threads)
+    def __init__(
+        self, options: EnvOptions, seeds: Sequence[int], threads: int = 1, task_seed: int | None = None
+    ) -> None:
+        self.setting = Setting(options, seeds, threads, task_seed)
         self.population = self.setting.population()
         self.plan = self.setting.plan(self.population.steps_per_rollout)
         self.specs = self.setting.specs(self.plan)
@@ -119,14 +123,18 @@ class EpisodeBatch:
         self._evaluate(range(self.members), [math.nan] * self.members, self.plan.evaluation_episodes)
         return self.observe(), self.infos()
 
-    def step(self, actions: Sequence[Any]) -> BatchStep:
-        """One decision: apply the actions, train one segment, evaluate.
+    def step(self, actions: Sequence[Any], copies: Mapping[int, int] | None = None) -> BatchStep:
+        """One decision: copy members, apply the actions, train one segment, evaluate.
 
         Args:
             actions: one per member; that of a member whose meta-episode has ended is not looked at.
+            copies: target to source: each target first becomes what its source was before the decision (all but the
+                random streams, :meth:`Population.copy`), then its action applies to the copied values. Members must
+                share one task, and none of them may have ended.
 
         Raises:
-            InvalidAction: for an action without meaning (see :mod:`hpbench.control.action`). Nothing has happened then.
+            InvalidAction: for an action without meaning (see :mod:`hpbench.control.action`), or a copy that cannot be.
+                Nothing has happened then.
             gymnasium.error.ResetNeeded: before the first reset, or after the end of all meta-episodes.
         """
         self._require_reset()
@@ -134,11 +142,15 @@ class EpisodeBatch:
         if not running:
             raise gym.error.ResetNeeded("the meta-episode has ended; call reset()")
         values = self.population.table().tolist()
-        updates = self._read(actions, running, values)
+        copies = {} if copies is None else dict(copies)
+        self._check_copies(copies, running)
+        copied = [values[copies.get(m, m)] for m in range(self.members)]
+        updates = self._read(actions, running, copied)
         before = [history.scores[-1] for history in self._histories]
         self._shift(running)
-        fork = self._unchanged_copies(values, updates)
-        self._segment(running, values, updates, before)
+        fork = self._unchanged_copies(values, updates, copies)
+        self._copy(copies)
+        self._segment(running, copied, updates, before)
         unchanged = self._play(fork, before)
         return BatchStep(
             observations=self.observe(),
@@ -163,6 +175,11 @@ class EpisodeBatch:
     def texts(self) -> list[str]:
         """The current text views, one per member, whatever the ``observation`` option is."""
         return self._render(*self._frame())
+
+    def training_scores(self) -> list[float]:
+        """Normalised mean returns of the members' training episodes in the last segment; NaN where none ended."""
+        self._require_reset()
+        return [history.training_scores[-1] for history in self._histories]
 
     def infos(self) -> list[Info]:
         """The current infos, one per member, each ``{"hpbench": {...}}`` of plain JSON values."""
@@ -260,11 +277,29 @@ class EpisodeBatch:
                 self._histories[m].shifted = True
             self.population.set_tasks(current)
 
-    def _unchanged_copies(self, values: Table, updates: Mapping[int, Update]) -> Counterfactual | None:
-        """Copies of the members whose update changes something."""
+    def _check_copies(self, copies: Mapping[int, int], running: Sequence[int]) -> None:
+        for target, source in copies.items():
+            if not {target, source} <= set(running):
+                raise InvalidAction(f"member {target} cannot copy member {source}: both must be running")
+            if self.population.tasks[target] != self.population.tasks[source]:
+                raise InvalidAction(f"member {target} cannot copy member {source}: they are on different tasks")
+
+    def _copy(self, copies: Mapping[int, int]) -> None:
+        """Overwrite the targets with their sources, all at once: nobody gets what another copy has just brought."""
+        if not copies:
+            return
+        self.population.copy(list(copies.values()), list(copies))
+        sources = {m: self._histories[m].copy() for m in copies.values()}
+        for target, source in copies.items():
+            self._histories[target].adopt(sources[source])
+
+    def _unchanged_copies(
+        self, values: Table, updates: Mapping[int, Update], copies: Mapping[int, int]
+    ) -> Counterfactual | None:
+        """Copies of the members whose update changes something, or that are overwritten."""
         if self.options.reward != "uplift":
             return None
-        changed = [m for m, update in updates.items() if update.values != tuple(values[m])]
+        changed = [m for m, update in updates.items() if m in copies or update.values != tuple(values[m])]
         return Counterfactual(changed, self.population.fork(changed)) if changed else None
 
     def _segment(

@@ -92,6 +92,17 @@ class History:
         except (TypeError, ValueError) as error:
             raise SnapshotError(f"damaged history: {error}") from error
 
+    def adopt(self, source: History) -> None:
+        """Go on from where another member is, whose learner has replaced this member's.
+
+        All that describes the learner comes from there: values, metrics, training scores, past updates, the best
+        segment. What is this member's own record stays: evaluation scores, step accounts, invalid actions.
+        """
+        self.training_scores, self.changes = list(source.training_scores), list(source.changes)
+        self.metrics, self.values, self.units = source.metrics, source.values, source.units
+        self.best_return, self.best_score = source.best_return, source.best_score
+        self.best_decision = source.best_decision
+
     def copy(self) -> Self:
         """An independent copy."""
         return dataclasses.replace(
