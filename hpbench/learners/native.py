@@ -20,6 +20,7 @@ from torch import Tensor
 
 from hpbench.learners.population import Evaluation
 from hpbench.learners.ppo_metrics import TOTALS
+from hpbench.learners.rollout import evaluation_physics
 from hpbench.tasks.base import MAX_DELAY, Task
 
 if TYPE_CHECKING:
@@ -127,6 +128,8 @@ def train(population: PPO, rollouts: int) -> Tensor:
 def evaluate(population: PPO, episodes: int) -> Evaluation:
     """Play complete episodes with the current policies."""
     arguments = _arguments(population)
+    physics = evaluation_physics(population.tasks[0], population.state["env_physics"])
+    arguments.state_env_physics = _pointer(physics)
     returns = np.zeros((population.members, episodes))
     lengths = np.zeros((population.members, episodes), dtype=np.int64)
     arguments.episodes = episodes
