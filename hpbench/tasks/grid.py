@@ -6,7 +6,7 @@ Goal-Oriented Tasks". What is the same: actions and their effects, doors and key
 
 - There is one key and one door lock, so there are no colours. There is nothing to drop, and no ``done`` action.
 - The agent sees 5 x 5 cells (MiniGrid: 7 x 7), encoded as planes for a multilayer perceptron, beside its direction and
-  whether it carries a key. See ``PLANES`` and ``OBSERVATION_SIZE`` in :mod:`hpbench.tasks.grid_dynamics`.
+  whether it carries a key. See ``PLANES`` and ``OBSERVATION_SIZE`` in :mod:`hpbench.tasks.grid_parts`.
 - Running into an obstacle ends the episode with reward 0 (MiniGrid: -1, and walls count as obstacles there).
 - Four rooms are smaller, and rooms of the chains are all of one size, on a square pattern.
 
@@ -23,8 +23,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hpbench.tasks.base import Anchors, Budget, HandTuned, Task
-from hpbench.tasks.grid_dynamics import OBSERVATION_SIZE, POOL_BITS, Action, Grid
+from hpbench.tasks.grid_dynamics import POOL_BITS, Grid
 from hpbench.tasks.grid_layouts import DoorKey, Empty, FourRooms, LavaGap, MultiRoom, Obstacles
+from hpbench.tasks.grid_parts import OBSERVATION_SIZE, Action
 
 STARTER = "rl-starter-files, scripts/train.py (commit 02016ca919da)"
 SHORTEST = "no goal reached, and the shortest way with the whole map known (mean of 2,000 held-out levels)"
@@ -92,8 +93,8 @@ def _task(
 TASKS: Mapping[str, Task] = {
     task.id.partition("/")[2]: task
     for task in (
-        _task("empty-6x6", Empty(6), 144, 0.972, 102_400, "walk to the corner of an empty room"),
-        _task("doorkey-5x5", DoorKey(5), 250, 0.965, 204_800, "take the key, open the door, walk to the goal"),
+        _task("empty-6x6", Empty(6), 144, 0.972, 51_200, "walk to the corner of an empty room"),
+        _task("doorkey-5x5", DoorKey(5), 250, 0.965, 102_400, "take the key, open the door, walk to the goal"),
         _task("doorkey-6x6", DoorKey(6), 360, 0.969, 204_800, "take the key, open the door, walk to the goal"),
         _task("doorkey-8x8", DoorKey(8), 640, 0.976, 409_600, "take the key, open the door, walk to the goal"),
         _task("fourrooms-9x9", FourRooms(9), 100, 0.930, 204_800, "find the goal in one of four rooms"),

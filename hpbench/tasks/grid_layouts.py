@@ -1,6 +1,6 @@
 """Levels of the grid worlds: every layout is a pure function of a level seed.
 
-A layout draws numbered 32-bit words from its seed (:func:`~hpbench.tasks.grid_dynamics.words`); the native engine draws
+A layout draws numbered 32-bit words from its seed (:func:`~hpbench.tasks.grid_parts.words`); the native engine draws
 the same ones. Shapes and dtypes are those of :class:`~hpbench.tasks.grid_dynamics.Level`.
 """
 
@@ -13,20 +13,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hpbench.tasks.grid_dynamics import (
-    GRID_PHYSICS,
-    GRID_VARIATION,
-    Cell,
-    Grid,
-    Level,
-    choose,
-    columns_of,
-    constant,
-    neighbours_of,
-    pick,
-    rows_of,
-    words,
-)
+from hpbench.tasks.grid_dynamics import GRID_PHYSICS, GRID_VARIATION, Grid, Level
+from hpbench.tasks.grid_parts import Cell, choose, columns_of, constant, indices_of, neighbours_of, pick, rows_of, words
 
 ROOM = 3
 """Free cells per side of the rooms of :class:`MultiRoom`."""
@@ -191,7 +179,7 @@ class Obstacles(Grid):
     def obstacles(self, cells: Tensor, agent: Tensor, seed: Tensor, physics: Tensor) -> Tensor:
         """``obstacles`` of them (rounded), on random empty cells but the agent's. Words: 0-3."""
         count = self.column(physics, "obstacles")
-        here = constant(_indices, cells.device, self.size)
+        here = constant(indices_of, cells.device, self.size)
         places = []
         for k in range(self.obstacle_slots):
             place = pick((cells == Cell.EMPTY) & (here != agent[..., None]), words(seed, k))
@@ -226,13 +214,9 @@ class Obstacles(Grid):
         cells.scatter_(-1, index, torch.where(where[..., None], int(what), cells.gather(-1, index)))
 
 
-def _indices(size: int) -> list[int]:
-    return list(range(size * size))
-
-
 def _with_goal(grid: Grid, cells: Tensor) -> Tensor:
     """The goal in the south-east corner."""
-    here = constant(_indices, cells.device, grid.size)
+    here = constant(indices_of, cells.device, grid.size)
     return torch.where(here == (grid.size - 2) * (grid.size + 1), Cell.GOAL, cells)
 
 

@@ -1,4 +1,4 @@
-"""The grid worlds against a second, slow and plain implementation of the same rules, and against a search over them."""
+"""The grid worlds against a second, plain implementation of the same rules, and against a search over them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 
 from hpbench import tasks
 from hpbench.tasks.base import Task
-from hpbench.tasks.grid_dynamics import PLANES, VIEW, Grid
+from hpbench.tasks.grid_dynamics import Grid
+from hpbench.tasks.grid_parts import PLANES, VIEW
 
 IDS = tasks.task_ids("grid")
 MOVES = {0: (1, 0), 1: (0, 1), 2: (-1, 0), 3: (0, -1)}  # east, south, west, north
