@@ -31,6 +31,7 @@ from hpbench.tasks.grid_parts import (
     ahead_offsets,
     choose,
     constant,
+    headings,
     mix,
     plane_values,
     powers,
@@ -196,7 +197,7 @@ class Grid:
         visible = self._visible(seen) | (self.column(physics, "see_through") > 0.0)[..., None]
         planes = constant(plane_values, device)[seen] * visible[..., None]
         planes[..., PLANES.index("unseen")] = (~visible).float()
-        heading = torch.nn.functional.one_hot(direction, 4).float()
+        heading = constant(headings, device)[direction]
         return torch.cat((planes.transpose(-1, -2).flatten(-2), heading, carrying[..., None].float()), dim=-1)
 
     def _visible(self, seen: Tensor) -> Tensor:

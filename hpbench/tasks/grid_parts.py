@@ -121,6 +121,11 @@ def view_offsets() -> list[list[list[int]]]:
     return table
 
 
+def headings() -> list[list[float]]:
+    """Directions, one-hot."""
+    return [[float(i == j) for j in range(4)] for i in range(4)]
+
+
 def spreading() -> list[int]:
     """For ``seen << VIEW | clear``, each a row of bits: the row with light spread sideways through clear cells."""
     table = []

@@ -38,3 +38,23 @@ def test_evaluation_on_held_out_levels_agrees(task_id: str) -> None:
     expected, found = reference.evaluate(20), fast.evaluate(20)
     np.testing.assert_array_equal(found.lengths, expected.lengths)
     np.testing.assert_allclose(found.returns, expected.returns, atol=1e-12)
+
+
+@pytest.mark.parametrize("task_id", tasks.task_ids("grid"))
+def test_a_member_depends_neither_on_its_batch_nor_on_a_detour(task_id: str) -> None:
+    chosen, config = [tasks.make(f"{task_id}@train-{i}") for i in range(6)], PPOConfig(num_envs=4, num_steps=32)
+    many = PPO(chosen, range(6), config, engine="native")
+    alone = PPO(chosen[4:5], [4], config, engine="native")
+    many.train(1)
+    snapshot, fork = many.snapshot(), many.fork([4])
+    for population in (many, fork):
+        population.train(2)
+        population.evaluate(2)
+    alone.train(3)
+    alone.evaluate(2)
+    assert many.digests()[4] == fork.digests()[0] == alone.digests()[0]
+    expected = many.digests()
+    many.restore(snapshot)
+    many.train(2)
+    many.evaluate(2)
+    assert many.digests() == expected
