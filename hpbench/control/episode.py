@@ -19,7 +19,7 @@ from hpbench.control.history import History
 from hpbench.control.observation import Frame
 from hpbench.control.options import EnvOptions
 from hpbench.control.reward import meta_score, reward
-from hpbench.control.scoring import Counterfactual, Outcome, evaluate
+from hpbench.control.scoring import Counterfactual, Outcome, evaluate, held_out
 from hpbench.control.setting import Setting
 from hpbench.control.snapshot import EpisodeSnapshot
 from hpbench.control.text import Snippet, shown_names
@@ -337,6 +337,8 @@ class EpisodeBatch:
         if not self.setting.tasks[0].discrete and "entropy" in metrics:
             # Only a discrete policy has a largest entropy to relate to.
             metrics["entropy_per_dimension"] = metrics.pop("entropy")
+        if self.setting.tasks[0].evaluation_physics:
+            metrics["test_gap"] = self._test_gap(running, metrics["return_mean"])
         features = self.setting.features
         unknown = [math.nan] * self.members
         columns = [metrics[name].tolist() if name in metrics else unknown for name in features.metric_names]
@@ -346,6 +348,15 @@ class EpisodeBatch:
             history.decision += 1
             history.diverged = diverged[m]
             features.record(history, self.setting.tasks[m].anchors, values[m], [column[m] for column in columns])
+
+    def _test_gap(self, running: Sequence[int], training: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Score of the segment's training episodes minus score on held-out levels; NaN where there were none."""
+        scores, steps = held_out(self.population, self.plan.evaluation_episodes)
+        for m in running:
+            self._histories[m].evaluation_steps += steps[m]
+        seen = [task.anchors.score(mean) for task, mean in zip(self.population.tasks, training.tolist(), strict=True)]
+        gap: NDArray[np.float64] = np.array(seen) - np.array(scores)
+        return gap
 
     def _evaluate(self, running: Sequence[int], before: Sequence[float], episodes: int) -> Outcome:
         outcome = evaluate(self.population, episodes, before)

@@ -7,7 +7,7 @@ from typing import Any
 
 import gymnasium as gym
 
-ENVIRONMENTS: Mapping[str, str] = {"HPControl-Classic-v0": "classic"}
+ENVIRONMENTS: Mapping[str, str] = {"HPControl-Classic-v0": "classic", "HPControl-Grid-v0": "grid"}
 """Gymnasium ids and the task family of each."""
 
 ENTRY_POINT = "hpbench.control.env:HPControlEnv"

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 from hpbench.control.reward import floor
 from hpbench.learners.population import Evaluation, Population
+from hpbench.seeding import Stream
+
+OBSERVED = 1 << 40
+"""How far the calls of the evaluation stream for observations lie from those for rewards."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,27 @@ def evaluate(population: Population, episodes: int, before: Sequence[float]) -> 
         if diverged:
             returns[m] = anchors.low + scores[m] * (anchors.high - anchors.low)
     return Outcome(scores, returns, [sum(row) for row in evaluation.lengths.tolist()], evaluation)
+
+
+def held_out(population: Population, episodes: int) -> tuple[list[float], list[int]]:
+    """Scores on levels that training does not see, for observations.
+
+    The episodes are not those of the reward, which observations must not tell, and the population is left as it was.
+
+    Args:
+        population: all of its members are evaluated.
+        episodes: per member.
+
+    Returns:
+        One score per member, NaN where diverged, and the environment steps that each took.
+    """
+    before = population.state["rng_calls"].clone()
+    population.state["rng_calls"][:, Stream.EVALUATION] += OBSERVED
+    evaluation = population.evaluate(episodes)
+    population.state["rng_calls"].copy_(before)
+    returns = [sum(row) / episodes for row in evaluation.returns.tolist()]
+    scores = [task.anchors.score(mean) for task, mean in zip(population.tasks, returns, strict=True)]
+    return scores, evaluation.steps.tolist()
 
 
 @dataclass(frozen=True)

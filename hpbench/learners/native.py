@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from hpbench.learners.population import Evaluation, Population
+from hpbench.learners.rollout import evaluation_physics
 from hpbench.tasks.base import MAX_DELAY, Task
 
 if TYPE_CHECKING:
@@ -157,6 +158,8 @@ class Binding:
     ) -> Evaluation:
         """Play complete episodes with the current policies. Arguments as in :meth:`train`."""
         arguments = self._arguments(population, environments, options, buffer)
+        physics = evaluation_physics(population.tasks[0], population.state["env_physics"])
+        arguments.state_env_physics = _pointer(physics)
         returns = np.zeros((population.members, episodes))
         lengths = np.zeros((population.members, episodes), dtype=np.int64)
         arguments.episodes = episodes

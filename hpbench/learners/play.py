@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hpbench.learners.population import Evaluation
-from hpbench.learners.rollout import Environments
+from hpbench.learners.rollout import Environments, evaluation_physics
 from hpbench.seeding import uniform
 from hpbench.tasks.base import Task
 
@@ -31,7 +31,8 @@ def play(
 
     Args:
         task: shared by the members up to physics.
-        physics: float64 ``[members, columns]``.
+        physics: of training, float64 ``[members, columns]``; where the task has other levels for evaluation, those are
+            played.
         act: policy: observations ``[members, episodes, size]`` and uniforms ``[members, episodes, action_draws]`` to
             actions ``[members, episodes, width]``.
         action_draws: uniform numbers that one action takes.
@@ -39,6 +40,7 @@ def play(
         episodes: per member.
     """
     envs, members = Environments(task, episodes), len(physics)
+    physics = evaluation_physics(task, physics)
 
     def draws(call: int, start: int, steps: int, width: int) -> Tensor:
         flat = uniform(keys, calls + call, steps * episodes * width, start * episodes * width)

@@ -457,7 +457,7 @@ class Population(ABC):
     def _check_tasks(tasks: Sequence[Task]) -> None:
         first = tasks[0]
         for task in tasks[1:]:
-            if type(task.dynamics) is not type(first.dynamics) or task.max_episode_steps != first.max_episode_steps:
+            if task.dynamics != first.dynamics or task.max_episode_steps != first.max_episode_steps:
                 raise InvalidConfiguration(
                     f"{task.id} and {first.id} cannot share a population: members need the same dynamics and time limit"
                 )

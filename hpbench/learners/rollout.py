@@ -39,6 +39,16 @@ def physics_of(tasks: Sequence[Task], device: torch.device) -> Tensor:
     return torch.tensor([task.physics_row() for task in tasks], dtype=torch.float64, device=device)
 
 
+def evaluation_physics(task: Task, physics: Tensor) -> Tensor:
+    """The same table as evaluation episodes have it: with the task's ``evaluation_physics``, if there are any."""
+    if not task.evaluation_physics:
+        return physics
+    physics, columns = physics.clone(), list(task.dynamics.physics)
+    for name, value in task.evaluation_physics.items():
+        physics[:, columns.index(name)] = value
+    return physics
+
+
 def policy_action(task: Task, action: Tensor) -> Tensor:
     """What the environment receives for a policy's ``[members, envs, width]`` action: indices or clipped vectors."""
     if task.discrete:

@@ -12,7 +12,11 @@ from hpbench.registry import Registry
 from hpbench.tasks.base import Split, Task
 from hpbench.tasks.variants import make_variant, variant_names
 
-FAMILIES = Registry("task family", {"classic": "hpbench.tasks.classic:TASKS"}, group="hpbench.tasks")
+FAMILIES = Registry(
+    "task family",
+    {"classic": "hpbench.tasks.classic:TASKS", "grid": "hpbench.tasks.grid:TASKS"},
+    group="hpbench.tasks",
+)
 """Import paths of the families. A family is a ``Mapping[str, Task]`` from name to standard task."""
 
 

@@ -66,6 +66,8 @@ class Task:
         hand_tuned: by learner.
         dynamics: the tensor environment.
         physics: this task's parameters, every name that ``dynamics.physics`` has.
+        evaluation_physics: parameters that differ in evaluation episodes, for tasks whose training levels are not those
+            they are tested on.
     """
 
     id: str
@@ -79,6 +81,7 @@ class Task:
     dynamics: Dynamics
     physics: Mapping[str, float]
     hand_tuned: Mapping[str, HandTuned] = field(default_factory=dict)
+    evaluation_physics: Mapping[str, float] = field(default_factory=dict)
     action_low: float = -1.0
     action_high: float = 1.0
     split: Split = "standard"
@@ -107,15 +110,23 @@ class Dynamics(Protocol):
     columns are applied by the population and ignored here.
     """
 
-    native: ClassVar[str]
-    """Name of the same dynamics in the native engine; empty if it has none."""
     physics: ClassVar[Mapping[str, float]]
     """Names and standard values, ``COMMON_PHYSICS`` first."""
     variation: ClassVar[Mapping[str, tuple[float, float]]]
-    """Range of each parameter over variants, as factors of the standard value (``COMMON_PHYSICS``: absolute)."""
-    state_size: ClassVar[int]
+    """Range of each parameter over variants, as factors of the standard value. Absolute: ``COMMON_PHYSICS``, and what
+    is 0 by standard."""
     reset_draws: ClassVar[int]
     """Uniform numbers that one reset takes."""
+
+    @property
+    def native(self) -> str:
+        """Name of the same dynamics in the native engine; empty if it has none."""
+        ...
+
+    @property
+    def state_size(self) -> int:
+        """Width of the state."""
+        ...
 
     def reset(self, uniforms: Tensor, physics: Tensor) -> Tensor:
         """Start states float64 ``[members, envs, state_size]`` from uniforms ``[members, envs, reset_draws]``."""

@@ -21,9 +21,16 @@ ROOT_ENTROPY = 0x68_70_62_65_6E_63_68
 DIGITS = 4
 
 WITHOUT_NOISE = 0.5
-"""Share of variants whose observations are exact."""
+"""Share of variants whose observations are exact; likewise for other parameters that are 0 by standard."""
 WITHOUT_DELAY = 0.7
-"""Share of variants whose actions act at once."""
+"""Share of variants whose actions act at once; likewise for other whole numbers."""
+
+WHOLE = ("action_delay", "see_through")
+"""Parameters that are whole numbers."""
+
+LEVEL_POOL = "level_pool"
+"""The parameter that says which pool of levels a task trains on: each variant has its own, the standard task has 0."""
+_POOLS = ("train", "validation", "test")
 
 _INDEX = re.compile(r"0|[1-9][0-9]*")
 
@@ -67,10 +74,12 @@ def _draw_physics(task: Task, split: str, index: int) -> Mapping[str, float]:
     for name, standard in task.physics.items():
         low, high = task.dynamics.variation[name]
         uniform = _uniform(task.id, split, index, name)
-        if name == "observation_noise":
-            value = high * _excess(uniform, WITHOUT_NOISE)
-        elif name == "action_delay":
+        if name == LEVEL_POOL:
+            value = float(1 + len(_POOLS) * index + _POOLS.index(split))
+        elif name in WHOLE:
             value = math.ceil(high * _excess(uniform, WITHOUT_DELAY))
+        elif standard == 0.0:
+            value = high * _excess(uniform, WITHOUT_NOISE)
         else:
             value = standard * low * (high / low) ** uniform
         physics[name] = float(f"{value:.{DIGITS - 1}e}")

@@ -156,11 +156,13 @@ const Dynamics TABLE[] = {
 
 }  // namespace
 
-const Dynamics& task(int64_t index) { return TABLE[index]; }
+constexpr int64_t CLASSIC_COUNT = static_cast<int64_t>(std::size(TABLE));
+
+const Dynamics& task(int64_t index) { return index < CLASSIC_COUNT ? TABLE[index] : GRID_TABLE[index - CLASSIC_COUNT]; }
 
 int64_t task_index(const char* name) {
-    for (size_t i = 0; i < std::size(TABLE); ++i)
-        if (std::strcmp(TABLE[i].name, name) == 0) return static_cast<int64_t>(i);
+    for (int64_t i = 0; i < CLASSIC_COUNT + GRID_COUNT; ++i)
+        if (std::strcmp(task(i).name, name) == 0) return i;
     return -1;
 }
 

@@ -1,4 +1,5 @@
-// Classic-control dynamics in float64, equal to hpbench/tasks/classic_dynamics.py, which equals Gymnasium's.
+// Dynamics in float64: classic control, equal to hpbench/tasks/classic_dynamics.py, which equals Gymnasium's, and the grid
+// worlds, equal to hpbench/tasks/grid_dynamics.py.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +17,9 @@ struct Dynamics {
     // `choice` for discrete actions, `action` for continuous ones. Returns whether the episode terminated.
     bool (*step)(double* state, int64_t choice, const float* action, const double* physics, double* reward);
 };
+
+extern const Dynamics GRID_TABLE[];  // tasks_grid.cpp
+extern const int64_t GRID_COUNT;
 
 const Dynamics& task(int64_t index);
 int64_t task_index(const char* name);  // -1: unknown
