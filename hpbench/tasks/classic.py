@@ -17,7 +17,7 @@ def _budgets(small: int) -> Mapping[str, Budget]:
     return {"small": Budget(small, 20), "standard": Budget(4 * small, 40), "paper": Budget(1_024_000, 50)}
 
 
-def _zoo(name: str, **values: float) -> Mapping[str, HandTuned]:
+def _zoo(name: str, **values: float) -> dict[str, HandTuned]:
     """Values from the Zoo, over Stable-Baselines3's defaults for what it leaves out.
 
     Translations, the same for all tasks: a schedule becomes its initial value; an entropy coefficient of 0 becomes our
@@ -38,7 +38,7 @@ def _zoo(name: str, **values: float) -> Mapping[str, HandTuned]:
     return {"ppo": HandTuned({**defaults, **values}, f"{ZOO}: {name}")}
 
 
-def _zoo_dqn(name: str, **values: float) -> Mapping[str, HandTuned]:
+def _zoo_dqn(name: str, **values: float) -> dict[str, HandTuned]:
     """Values from the Zoo for DQN, which tunes all that is hot here but ``n_step`` and ``max_gradient_norm``.
 
     Translations, the same for all tasks: the final epsilon stands for its decay; ``train_frequency`` is the Zoo's
