@@ -203,8 +203,12 @@ class DQN(Population):
         """``num_steps`` steps of all environments, with the gradient steps that fall due."""
         state, envs, per_step = self.state, self.environments, (self.config.num_steps, self.config.num_envs)
         before = state["parameters"].clone()
-        due = self._schedule()
-        words = self._words(due)
+        # Read once: on a GPU every reading waits for all that was asked of it before.
+        table = self.table()
+        sizes = table[:, self.hyperparameters.index("batch_size")].astype(np.int64)
+        longest = int(table[:, self.hyperparameters.index("n_step")].max())
+        due = self._schedule(table[:, self.hyperparameters.index("train_frequency")].astype(np.int64))
+        words = self._words(int((due.sum(axis=0) * sizes).max()))
         action_draws = self._uniform(Stream.ACTION, (*per_step, 2))
         reset_draws = self._uniform(Stream.ENVIRONMENT, (*per_step, envs.reset_draws))
         noise_draws = self._uniform(Stream.NOISE, (*per_step, envs.noise_draws))
@@ -212,16 +216,16 @@ class DQN(Population):
         for t in range(self.config.num_steps):
             self._step(action_draws[:, t], reset_draws[:, t], noise_draws[:, t], totals)
             for turn in range(int(due[t].max())):
-                for rows, batch_size in self._groups(due[t] > turn):
+                for rows, batch_size in self._groups(due[t] > turn, sizes):
                     column = torch.from_numpy(taken[rows, None] * batch_size + np.arange(batch_size)).to(self.device)
                     index = torch.from_numpy(rows).to(self.device)
-                    self._learn(index, words[index[:, None], column], totals)
+                    self._learn(index, words[index[:, None], column], longest, totals)
                     taken[rows] += 1
         moved = torch.linalg.vector_norm(state["parameters"] - before, dim=1)
         totals[:, TOTALS.index("update_ratio")] += moved / torch.linalg.vector_norm(before, dim=1)
         totals[:, TOTALS.index("rollouts")] += 1
 
-    def _schedule(self) -> NDArray[np.int64]:
+    def _schedule(self, frequency: NDArray[np.int64]) -> NDArray[np.int64]:
         """How many gradient steps follow each step of the rollout, ``[num_steps, members]``.
 
         A gradient step is due whenever ``train_frequency`` environment steps have been made since the last one, over
@@ -229,7 +233,6 @@ class DQN(Population):
         frequency that was just raised does not ask for more at once than it would have by itself.
         """
         envs = self.config.num_envs
-        frequency = self.array("hyperparameters")[:, self.hyperparameters.index("train_frequency")].astype(np.int64)
         credit, steps = self.array("train_credit").copy(), self.array("steps")
         due = np.zeros((self.config.num_steps, self.members), dtype=np.int64)
         for t in range(self.config.num_steps):
@@ -240,17 +243,16 @@ class DQN(Population):
         self.state["train_credit"] = torch.from_numpy(credit).to(self.device)
         return due
 
-    def _words(self, due: NDArray[np.int64]) -> Tensor:
+    def _words(self, count: int) -> Tensor:
         """Random words that choose the rollout's minibatches: one call, ``batch_size`` words per gradient step."""
-        sizes = self.array("hyperparameters")[:, self.hyperparameters.index("batch_size")].astype(np.int64)
         keys, calls = self.state["rng_keys"][:, Stream.MINIBATCH], self.state["rng_calls"][:, Stream.MINIBATCH]
-        words = random_words(keys, calls, int((due.sum(axis=0) * sizes).max()))
+        words = random_words(keys, calls, count)
         calls += 1
         return words
 
-    def _groups(self, due: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.int64], int]]:
+    @staticmethod
+    def _groups(due: NDArray[np.bool_], sizes: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], int]]:
         """Members whose gradient step is due, by batch size: a member's products always have the same shape."""
-        sizes = self.array("hyperparameters")[:, self.hyperparameters.index("batch_size")].astype(np.int64)
         for size in np.unique(sizes[due]).tolist():
             yield np.flatnonzero(due & (sizes == size)), size
 
@@ -294,8 +296,11 @@ class DQN(Population):
         for column, values in enumerate((done, finished, finished**2, lengths, success, bias)):
             totals[:, column] += values.sum(dim=1)
 
-    def _learn(self, rows: Tensor, words: Tensor, totals: Tensor) -> None:
-        """One gradient step of the members ``rows``, on minibatches that ``words`` ``[rows, batch]`` choose."""
+    def _learn(self, rows: Tensor, words: Tensor, longest: int, totals: Tensor) -> None:
+        """One gradient step of the members ``rows``, on minibatches that ``words`` ``[rows, batch]`` choose.
+
+        ``longest`` is the largest ``n_step`` of all members.
+        """
         config, whole = self.config, len(rows) == self.members
         state: State = {name: self.state[name] if whole else self.state[name][rows] for name in _LEARNED}
         weight = torch.ones((), device=self.device)
@@ -305,7 +310,7 @@ class DQN(Population):
             )
         else:
             index = uniform_index(self.state, rows, words)
-        error, gradient, columns = self._gradient(state, rows, index, weight)
+        error, gradient, columns = self._gradient(state, rows, index, weight, longest)
         norm = torch.linalg.vector_norm(gradient, dim=1)
         scale = state["hyperparameters"][:, self.hyperparameters.index("max_gradient_norm")].float() / (norm + 1e-6)
         self._adam(state, gradient * scale.clamp(max=1.0)[:, None])
@@ -323,14 +328,13 @@ class DQN(Population):
         totals[rows, first : first + statistics.shape[1]] += statistics
 
     def _gradient(
-        self, state: State, rows: Tensor, index: Tensor, weight: Tensor
+        self, state: State, rows: Tensor, index: Tensor, weight: Tensor, longest: int
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Absolute TD errors ``[rows, batch]``, gradient ``[rows, parameters]``, and loss, mean and 95th percentile of
         the errors and mean value of the actions taken, each ``[rows]``."""
         steps = state["hyperparameters"][:, self.hyperparameters.index("n_step")].long()
         discount = state["hyperparameters"][:, self.hyperparameters.index("discount")].float()
-        longest = self.array("hyperparameters")[:, self.hyperparameters.index("n_step")].max()
-        batch = n_step(self.state, rows, index, steps, int(longest), discount, self.config.num_envs)
+        batch = n_step(self.state, rows, index, steps, longest, discount, self.config.num_envs)
         with torch.no_grad():
             following = self.network.values(state["targets"], batch.next_observation)
             chooser = following

@@ -39,7 +39,7 @@ SNIPPET = 8
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Complete episodes under the current stochastic policy.
+    """Complete episodes under the current policy, which the learner says (PPO: stochastic, DQN: greedy).
 
     Args:
         returns: undiscounted, unscaled returns, float64 ``[members, episodes]``; NaN for a diverged member.

@@ -150,7 +150,7 @@ def targets(double: bool, online: list[float], target: list[float]) -> float:
     population.state["replay_size"][:] = 1
     population.state["replay_position"][:] = 1
     index = torch.zeros(1, 1, dtype=torch.int64)
-    error, _, _ = population._gradient(state, torch.tensor([0]), index, torch.ones(()))
+    error, _, _ = population._gradient(state, torch.tensor([0]), index, torch.ones(()), longest=1)
     return error.item()
 
 
