@@ -8,6 +8,7 @@ from hpbench.tasks.base import Anchors, Budget, HandTuned, Task
 from hpbench.tasks.classic_dynamics import Acrobot, CartPole, MountainCar, MountainCarContinuous, Pendulum
 
 ZOO = "RL Baselines3 Zoo, hyperparams/ppo.yml (commit 00128b5d46d4)"
+ZOO_DQN = "RL Baselines3 Zoo, hyperparams/dqn.yml (commit ce95481b041f)"
 BENCHMARK = "RL Baselines3 Zoo, benchmark.md (commit 0088472b8cb6)"
 
 
@@ -16,7 +17,7 @@ def _budgets(small: int) -> Mapping[str, Budget]:
     return {"small": Budget(small, 20), "standard": Budget(4 * small, 40), "paper": Budget(1_024_000, 50)}
 
 
-def _zoo(name: str, **values: float) -> Mapping[str, HandTuned]:
+def _zoo(name: str, **values: float) -> dict[str, HandTuned]:
     """Values from the Zoo, over Stable-Baselines3's defaults for what it leaves out.
 
     Translations, the same for all tasks: a schedule becomes its initial value; an entropy coefficient of 0 becomes our
@@ -35,6 +36,18 @@ def _zoo(name: str, **values: float) -> Mapping[str, HandTuned]:
         "minibatches": 8,  # batch_size 64
     }
     return {"ppo": HandTuned({**defaults, **values}, f"{ZOO}: {name}")}
+
+
+def _zoo_dqn(name: str, **values: float) -> dict[str, HandTuned]:
+    """Values from the Zoo for DQN, which tunes all that is hot here but ``n_step`` and ``max_gradient_norm``.
+
+    Translations, the same for all tasks: the final epsilon stands for its decay; ``train_frequency`` is the Zoo's
+    ``train_freq / gradient_steps``; a target network that is copied every ``k`` gradient steps becomes ``tau = 1 / k``,
+    the same mean age. (CartPole: it is due every 10 environment steps, but changes once per burst of 128 gradient
+    steps.) What cannot change during training (network sizes, memory, warm-up) is left out.
+    """
+    defaults = {"n_step": 1, "max_gradient_norm": 10.0}
+    return {"dqn": HandTuned({**values, **defaults}, f"{ZOO_DQN}: {name}")}
 
 
 _CARTPOLE = Task(
@@ -56,6 +69,15 @@ _CARTPOLE = Task(
         gae_lambda=0.8,
         update_epochs=20,
         minibatches=2,  # batch_size 256
+    )
+    | _zoo_dqn(
+        "CartPole-v1",
+        learning_rate=2.3e-3,
+        discount=0.99,
+        epsilon=0.04,
+        tau=0.0078,  # 1 / 128
+        batch_size=64,
+        train_frequency=2,  # 256 / 128
     ),
     summary="balance a pole on a cart by pushing the cart left or right",
 )
@@ -71,7 +93,16 @@ _ACROBOT = Task(
     budgets=_budgets(102_400),
     dynamics=Acrobot(),
     physics=Acrobot.physics,
-    hand_tuned=_zoo("Acrobot-v1", gae_lambda=0.94, update_epochs=4),
+    hand_tuned=_zoo("Acrobot-v1", gae_lambda=0.94, update_epochs=4)
+    | _zoo_dqn(
+        "Acrobot-v1",
+        learning_rate=6.3e-4,
+        discount=0.99,
+        epsilon=0.1,
+        tau=0.004,  # 1 / 250
+        batch_size=128,
+        train_frequency=1,
+    ),
     summary="swing a two-link arm up by torque on its middle joint, in as few steps as possible",
 )
 
@@ -86,7 +117,16 @@ _MOUNTAINCAR = Task(
     budgets=_budgets(102_400),
     dynamics=MountainCar(),
     physics=MountainCar.physics,
-    hand_tuned=_zoo("MountainCar-v0", gae_lambda=0.98, update_epochs=4),
+    hand_tuned=_zoo("MountainCar-v0", gae_lambda=0.98, update_epochs=4)
+    | _zoo_dqn(
+        "MountainCar-v0",
+        learning_rate=4e-3,
+        discount=0.98,
+        epsilon=0.07,
+        tau=0.0033333,  # 1 / 300: every 600 environment steps
+        batch_size=128,
+        train_frequency=2,  # 16 / 8
+    ),
     summary="drive a car that is too weak for the hill up to the goal by swinging, in as few steps as possible",
 )
 

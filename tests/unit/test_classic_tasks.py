@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hpbench import tasks
 from hpbench.errors import UnknownName
-from hpbench.learners.ppo import HYPERPARAMETERS
+from hpbench.learners import make
 from hpbench.tasks.base import COMMON_PHYSICS, Task
 
 GYMNASIUM = {
@@ -281,10 +281,13 @@ def test_task_data_is_complete(base: str) -> None:
 
 @pytest.mark.parametrize("base", BASES)
 def test_hand_tuned_values_are_canonical(base: str) -> None:
-    published = tasks.make(base).hand_tuned["ppo"]
-    assert tuple(published.values) == HYPERPARAMETERS.hot
-    assert HYPERPARAMETERS.check(published.values) == published.values
-    assert GYMNASIUM[base] in published.source
+    task = tasks.make(base)
+    assert task.hand_tuned.keys() >= {name for name in ("ppo", "dqn") if make(name).can_learn(task)}
+    for learner, published in task.hand_tuned.items():
+        space = make(learner).hyperparameters
+        assert tuple(published.values) == space.hot
+        assert space.check(published.values) == published.values
+        assert GYMNASIUM[base] in published.source
 
 
 @pytest.mark.parametrize("task_id", [*BASES, "classic/acrobot@test-63"])
