@@ -29,7 +29,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from harness import RESULTS, Answer, Grid, Worker, serve, thousands, write_results
-from subjects import WORKLOAD, Ours, Peer, Setting, Trainer
+from subjects import WORKLOAD, Ours, Setting, Trainer, make_peer
 
 from hpbench.learners.ppo import HYPERPARAMETERS
 
@@ -132,7 +132,7 @@ def start(subject: Subject, protocol: DynamicProtocol) -> Run:
     if subject.kind == ENVIRONMENT:
         return EnvironmentRun(protocol)
     if subject.kind == PEER:
-        return TrainerRun(Peer(setting, seed=0), protocol.rollouts)
+        return TrainerRun(make_peer(setting, seed=0), protocol.rollouts)
     return TrainerRun(Ours(setting, range(subject.members), subject.kind), protocol.rollouts)
 
 

@@ -1,7 +1,9 @@
-"""Throughput of the torch engine on a GPU: PPO on CartPole, 64-64 tanh, 16 environments x 64 steps, 4 epochs x 4
-minibatches.
+"""Throughput of PPO on a GPU: CartPole, 64-64 tanh, 16 environments x 64 steps, 4 epochs x 4 minibatches.
 
-python benchmarks/gpu.py --output benchmarks/results/gpu.json
+    python benchmarks/gpu.py --output benchmarks/results/gpu.json
+
+Both torch engines are measured: eager, and CUDA graphs of compiled kernels. The bound that the rates are compared with
+is the time for the counted floating-point operations at the card's measured float32 matrix rate.
 """
 
 from __future__ import annotations
@@ -11,30 +13,64 @@ import json
 import platform
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from hpbench import tasks
 from hpbench.learners.ppo import PPO, PPOConfig
 
+CONFIG = PPOConfig(num_envs=16, num_steps=64)
+EPOCHS = MINIBATCHES = 4
 
-def measure(members: int, rollouts: int) -> dict[str, float]:
-    """Aggregate environment steps per second, after a warm-up of one rollout."""
-    values = {"update_epochs": 4, "minibatches": 4}
-    config = PPOConfig(num_envs=16, num_steps=64)
+
+def operations(population: PPO) -> float:
+    """Floating-point operations of the matrix products per environment step: 2 for every weight and sample.
+
+    Acting takes one forward pass of the actor and two of the critic (value, and value of the final observation). Every
+    sample of an epoch takes a forward pass of both, and twice that for the backward pass.
+    """
+    shapes = (population.networks.actor, population.networks.critic)
+    actor, critic = (2.0 * sum(a * b for a, b in zip(net.sizes, net.sizes[1:], strict=False)) for net in shapes)
+    return actor + 2.0 * critic + EPOCHS * 3.0 * (actor + critic)
+
+
+def matrix_rate(size: int = 8192, repeats: int = 10) -> float:
+    """Measured float32 operations per second of a large matrix product."""
+    a, b = (torch.randn(size, size, device="cuda") for _ in range(2))
+    a @ b
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    for _ in range(repeats):
+        a @ b
+    torch.cuda.synchronize()
+    return repeats * 2.0 * size**3 / (time.perf_counter() - started)
+
+
+def measure(engine: str, members: int, seconds: float, rounds: int = 5) -> dict[str, Any]:
+    """Aggregate environment steps per second: the median over rounds, after a warm-up that is reported apart."""
+    torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    population = PPO(tasks.make("classic/cartpole"), range(members), config, values, device="cuda", engine="torch")
-    started = time.perf_counter()
-    population.train(1)
-    warm_up = time.perf_counter() - started
-    torch.cuda.synchronize()
-    started = time.perf_counter()
-    population.train(rollouts)
-    torch.cuda.synchronize()
-    seconds = time.perf_counter() - started
+    values = {"update_epochs": EPOCHS, "minibatches": MINIBATCHES}
+    population = PPO(tasks.make("classic/cartpole"), range(members), CONFIG, values, device="cuda", engine=engine)
+
+    def timed(rollouts: int) -> float:
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        population.train(rollouts)
+        torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    warm_up = timed(1)
+    rollouts = max(1, round(seconds / timed(1)))
+    steps = rollouts * members * population.steps_per_rollout
+    rates = sorted(steps / timed(rollouts) for _ in range(rounds))
     return {
+        "engine": engine,
         "members": members,
-        "steps_per_second": members * population.steps_per_rollout * rollouts / seconds,
+        "steps_per_second": rates[rounds // 2],
+        "range": [rates[0], rates[-1]],
+        "operations_per_step": operations(population),
         "warm_up_seconds": warm_up,
         "peak_memory_mib_per_member": torch.cuda.max_memory_allocated() / members / 2**20,
     }
@@ -42,17 +78,23 @@ def measure(members: int, rollouts: int) -> dict[str, float]:
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--members", type=int, nargs="+", default=[1, 64, 1024, 4096])
-    parser.add_argument("--rollouts", type=int, default=5)
+    parser.add_argument("--engines", nargs="+", default=["graph", "torch"], choices=["graph", "torch"])
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of one measurement (default 1)")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/gpu.json"))
     arguments = parser.parse_args()
-    rows = [measure(members, arguments.rollouts) for members in arguments.members]
-    for row in rows:
-        print({name: round(value, 3) for name, value in row.items()})
+    rate, rows = matrix_rate(), []
     machine = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "python": platform.python_version()}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+    for engine in arguments.engines:
+        for members in arguments.members:
+            row = measure(engine, members, arguments.seconds)
+            row["share_of_matrix_bound"] = row["steps_per_second"] * row["operations_per_step"] / rate
+            rows.append(row)
+            print({name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()})
+            document = {"machine": machine, "float32_matrix_rate": rate, "rows": rows}
+            arguments.output.write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":

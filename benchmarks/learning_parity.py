@@ -1,13 +1,14 @@
-"""Does our PPO learn as well as Stable-Baselines3's with the same settings?
+"""Do our learners learn as well as Stable-Baselines3's with the same settings?
 
     python benchmarks/learning_parity.py                     # everything; Stable-Baselines3 takes most of an hour
     python benchmarks/learning_parity.py --subjects native   # ours again, against the curves already on disk
     python benchmarks/learning_parity.py --quick             # tiny sizes, to see that it works
 
-CartPole, Acrobot and Pendulum, 10 seeds each, about 100,000 steps. Both sides get the same network, loss, optimiser
-and numbers (see subjects.py). At 15 or so checkpoints the stochastic policy plays fresh episodes, in the same way on
-both sides. The curves of every seed are kept in results/curves, so an interrupted run continues and a second one only
-computes what is missing.
+PPO on CartPole, Acrobot and Pendulum, DQN on CartPole and Acrobot, SAC on Pendulum and MountainCarContinuous, 10 seeds
+each. Both sides get the same network, loss, optimiser and numbers (see subjects.py). At 10 to 20 checkpoints the policy
+plays fresh episodes, in the same way on both sides (PPO's stochastic, DQN's and SAC's most likely actions). The curves
+of every seed are kept in results/curves, so an interrupted run continues and a second one only computes what is
+missing.
 
 Compared are the area under the curve (mean over checkpoints) and the final return (mean of the last three
 checkpoints): Welch's test, and a bootstrap interval of the difference of the means over seeds. Also counted is how
@@ -33,7 +34,7 @@ import torch
 from harness import RESULTS, Grid, machine, write_results
 from numpy.typing import NDArray
 from scipy import stats
-from subjects import Ours, Peer, Setting
+from subjects import Ours, Setting, make_peer
 
 from hpbench import tasks
 
@@ -58,6 +59,8 @@ class Problem:
     """Rollouts between two checkpoints."""
     episodes: int = 30
     values: Mapping[str, float] = field(default_factory=dict)
+    learner: str = "ppo"
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def steps(self) -> NDArray[np.int64]:
@@ -67,8 +70,14 @@ class Problem:
     @property
     def setting(self) -> Setting:
         """What both sides are built from."""
-        return Setting(self.task, self.num_envs, self.num_steps, self.values)
+        return Setting(self.task, self.num_envs, self.num_steps, self.values, self.learner, self.config)
 
+
+_DQN = {"batch_size": 64, "train_frequency": 4, "tau": 0.01, "epsilon": 0.1, "discount": 0.99}
+_PLAIN = {"double": False}
+"""Stable-Baselines3's DQN has no double Q-learning."""
+_RATES = {f"{part}_learning_rate": 1e-3 for part in ("actor", "critic", "temperature")}
+_SAC = {**_RATES, "batch_size": 256, "tau": 0.005, "discount": 0.99, "updates_per_step": 1.0}
 
 PROBLEMS = (
     Problem("cartpole", "classic/cartpole", 8, 64, rollouts=195, every=13),
@@ -84,6 +93,10 @@ PROBLEMS = (
         every=5,
         values={"learning_rate": 1e-3, "discount": 0.9, "update_epochs": 10, "minibatches": 16},
     ),
+    Problem("dqn-cartpole", "classic/cartpole", 1, 512, 100, 10, 20, {**_DQN, "learning_rate": 1e-3}, "dqn", _PLAIN),
+    Problem("dqn-acrobot", "classic/acrobot", 1, 512, 100, 10, 20, {**_DQN, "learning_rate": 6.3e-4}, "dqn", _PLAIN),
+    Problem("sac-pendulum", "classic/pendulum", 1, 512, 40, 4, 20, _SAC, "sac"),
+    Problem("sac-mountaincar-continuous", "classic/mountaincar-continuous", 1, 512, 60, 6, 20, _SAC, "sac"),
 )
 
 
@@ -106,7 +119,7 @@ def _one_thread() -> None:
 
 
 def _peer_curve(problem: Problem, seed: int) -> tuple[int, list[float]]:
-    peer, curve = Peer(problem.setting, seed), []
+    peer, curve = make_peer(problem.setting, seed), []
     for _ in problem.steps:
         peer.train(problem.every)
         curve.append(float(peer.evaluate(problem.episodes).mean()))
@@ -213,10 +226,14 @@ def draw(path: Path, problems: Sequence[Problem], tables: Mapping[str, Mapping[s
     matplotlib.rcParams["svg.hashsalt"] = "hpbench"
     from matplotlib import pyplot
 
+    columns = min(4, len(problems))
+    lines = -(-len(problems) // columns)
     figure, axes = pyplot.subplots(
-        1, len(problems), figsize=(4.2 * len(problems), 3.4), squeeze=False, layout="constrained"
+        lines, columns, figsize=(4.2 * columns, 3.4 * lines), squeeze=False, layout="constrained"
     )
-    for axis, problem in zip(axes[0], problems, strict=True):
+    for axis in axes.flat[len(problems) :]:
+        axis.remove()
+    for axis, problem in zip(axes.flat, problems, strict=False):
         for subject, curves in tables[problem.name].items():
             interval = stats.bootstrap(
                 (curves,), np.mean, axis=0, n_resamples=2_000, method="percentile", rng=np.random.default_rng(0)
@@ -225,7 +242,7 @@ def draw(path: Path, problems: Sequence[Problem], tables: Mapping[str, Mapping[s
             axis.fill_between(
                 problem.steps, interval.low, interval.high, color=COLOURS[subject], alpha=0.2, linewidth=0
             )
-        axis.set(title=problem.name.capitalize(), xlabel="environment steps", ylabel="mean evaluation return")
+        axis.set(title=problem.name, xlabel="environment steps", ylabel="mean evaluation return")
         axis.grid(alpha=0.3)
     axes[0][0].legend(fontsize="small")
     path.mkdir(parents=True, exist_ok=True)
@@ -275,8 +292,8 @@ def report(folder: Path, problems: Sequence[Problem], tables: Mapping[str, Mappi
         for problem in problems
     }
     notes = (
-        "Mean return of 30 fresh episodes under the stochastic policy at every checkpoint, with the same settings and "
-        f"the same number of seeds on both sides. `area`: mean over checkpoints. `final`: mean of the last {LAST}. "
+        "Mean return of 20 or 30 fresh episodes at every checkpoint, with the same settings and the same number of "
+        f"seeds on both sides. `area`: mean over checkpoints. `final`: mean of the last {LAST}. "
         "`worse` or `better` where the interval excludes 0. Each file in `curves/` names the machine and the versions "
         "that it was computed with.\n\n"
         "![Learning curves](learning_parity.svg)"

@@ -1,14 +1,15 @@
 """Speed of the inner loop, side by side with Stable-Baselines3 in one run.
 
-    python benchmarks/speed.py            # about 8 minutes
-    python benchmarks/speed.py --quick    # tiny sizes, to see that it works
+    python benchmarks/speed.py                   # about 15 minutes
+    python benchmarks/speed.py --learners dqn    # one learner; the results of the others stay
+    python benchmarks/speed.py --quick           # tiny sizes, to see that it works
 
-CartPole-v1, 64-64 tanh networks (actor and critic apart), 4 epochs x 4 minibatches, two rollout shapes: 4
-environments x 128 steps and 64 x 32. Subjects: Stable-Baselines3, and our PPO with both engines at 1, 10 and 64
-members on one thread, and 64 members on two. Each subject lives in a process of its own with that many threads. They
-are measured in turn, round after round (A B C A B C), so that a slow moment of the machine meets all of them; what is
-reported is the median over rounds, and the median of the round-wise ratios to Stable-Baselines3. Start-up
-(construction, compilation, first rollout) is reported apart.
+PPO on CartPole with 64-64 tanh networks (actor and critic apart), 4 epochs x 4 minibatches, two rollout shapes; DQN on
+CartPole and SAC on Pendulum with 64-64 relu networks. Subjects: Stable-Baselines3, and our learner with the native
+engine at 1, 10 and 64 members on one thread, and 64 members on two; PPO with the torch engine, too. Each subject lives
+in a process of its own with that many threads. They are measured in turn, round after round (A B C A B C), so that a
+slow moment of the machine meets all of them; what is reported is the median over rounds, and the median of the
+round-wise ratios to Stable-Baselines3. Start-up (construction, compilation, first rollout) is reported apart.
 
 Needs the extra ``sb3``: pip install "hpbench[sb3]"
 """
@@ -27,20 +28,40 @@ from typing import Any
 
 import torch
 from harness import RESULTS, Answer, Grid, Worker, serve, thousands, write_results
+from subjects import WORKLOAD, Ours, Setting, Trainer, make_peer
 
-SHAPES = ((4, 128), (64, 32))
 PEER = "sb3"
+
+_DQN = {"batch_size": 64, "train_frequency": 4}
+_FROM_THE_START = {"learning_starts": 0}
+WORKLOADS = {
+    "PPO, CartPole-v1, 4 environments x 128 steps": Setting("classic/cartpole", 4, 128, WORKLOAD),
+    "PPO, CartPole-v1, 64 environments x 32 steps": Setting("classic/cartpole", 64, 32, WORKLOAD),
+    "DQN, CartPole-v1, a batch of 64 every 4 steps": Setting(
+        "classic/cartpole", 1, 128, _DQN, "dqn", {**_FROM_THE_START, "double": False}
+    ),
+    "SAC, Pendulum-v1, a batch of 256 every step": Setting(
+        "classic/pendulum", 1, 64, {"batch_size": 256}, "sac", _FROM_THE_START
+    ),
+    "SAC, Pendulum-v1, a batch of 64 every step": Setting(
+        "classic/pendulum", 1, 64, {"batch_size": 64}, "sac", _FROM_THE_START
+    ),
+}
+QUICK = {
+    "ppo": Setting("classic/cartpole", 2, 16, WORKLOAD),
+    "dqn": Setting("classic/cartpole", 1, 16, _DQN, "dqn", {**_FROM_THE_START, "double": False}),
+    "sac": Setting("classic/pendulum", 1, 16, {"batch_size": 16}, "sac", _FROM_THE_START),
+}
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured: ``engine`` is ``sb3``, ``native`` or ``torch``."""
+    """What is measured: ``engine`` is ``sb3``, ``native`` or ``torch``; ``setting`` are the fields of its setting."""
 
     engine: str
     members: int
     threads: int
-    num_envs: int
-    num_steps: int
+    setting: Mapping[str, Any]
 
     @property
     def label(self) -> str:
@@ -52,22 +73,21 @@ class Subject:
         return f"hpbench {self.engine}, {self.members} member{plural}{threads}"
 
 
-def subjects(shape: tuple[int, int], engines: Sequence[str], members: Sequence[int]) -> list[Subject]:
+def subjects(setting: Setting, engines: Sequence[str], members: Sequence[int]) -> list[Subject]:
     """The peer first, then ours; the largest population also on two threads."""
-    ours = [Subject(engine, count, 1, *shape) for engine in engines for count in members]
-    parallel = [Subject(engine, max(members), 2, *shape) for engine in engines]
-    return [Subject(PEER, 1, 1, *shape), *ours, *parallel]
+    fields = asdict(setting)
+    ours = [Subject(engine, count, 1, fields) for engine in engines for count in members]
+    parallel = [Subject(engine, max(members), 2, fields) for engine in engines]
+    return [Subject(PEER, 1, 1, fields), *ours, *parallel]
 
 
 def answers(subject: Subject) -> Answer:
     """Builds the trainer; what comes back trains as asked."""
-    from subjects import WORKLOAD, Ours, Peer, Setting, Trainer
-
-    setting = Setting("classic/cartpole", subject.num_envs, subject.num_steps, WORKLOAD)
+    setting = Setting(**subject.setting)
     started = time.perf_counter()
     trainer: Trainer
     if subject.engine == PEER:
-        trainer = Peer(setting, seed=0)
+        trainer = make_peer(setting, seed=0)
     else:
         trainer = Ours(setting, range(subject.members), subject.engine, subject.threads)
     trainer.train(1)
@@ -107,23 +127,29 @@ def measure(everyone: Sequence[Subject], rounds: int, seconds: float) -> list[di
     return results
 
 
-def grid(shape: tuple[int, int], results: Sequence[Mapping[str, Any]]) -> Grid:
-    """The table of one shape."""
+def grid(title: str, results: Sequence[Mapping[str, Any]]) -> Grid:
+    """The table of one workload."""
     rows = []
     for result in results:
         spread = f"{thousands(min(result['rates']))} - {thousands(max(result['rates']))}"
         rate, ratio = thousands(result["median_rate"]), f"{result['ratio_to_sb3']:.1f}x"
         rows.append([result["label"], rate, spread, ratio, f"{result['startup_seconds']:.2f}"])
-    title = f"CartPole-v1, {shape[0]} environments x {shape[1]} steps"
     return Grid(title, ("subject", "steps/s (median)", "range", "ratio to SB3", "start-up, s"), rows)
+
+
+def stored(path: Path) -> dict[str, Any]:
+    """Results of an earlier run, by workload."""
+    workloads: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["workloads"] if path.exists() else {}
+    return workloads
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that everything runs, measures nothing")
-    parser.add_argument("--rounds", type=int, default=7, help="how often every subject is measured (default 7)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often every subject is measured (default 5)")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of one measurement (default 2)")
+    parser.add_argument("--learners", nargs="+", default=list(QUICK), choices=list(QUICK), help="default: all")
     parser.add_argument("--engines", nargs="+", default=["native", "torch"], choices=["native", "torch"])
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for speed.json and speed.md")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -133,20 +159,25 @@ def main() -> None:
         torch.set_num_threads(subject.threads)
         serve(answers(subject))
         return
-    shapes: Sequence[tuple[int, int]] = SHAPES
+    workloads: Mapping[str, Setting] = WORKLOADS
     members: Sequence[int] = (1, 10, 64)
     if options.quick:
-        shapes, members, options.rounds, options.seconds = ((2, 16),), (1, 2), 2, 0.01
-    measured = {
-        shape: measure(subjects(shape, options.engines, members), options.rounds, options.seconds) for shape in shapes
-    }
-    grids = [grid(shape, results) for shape, results in measured.items()]
-    data = {"rounds": options.rounds, "results": [result for results in measured.values() for result in results]}
+        workloads, members, options.rounds, options.seconds = QUICK, (1, 2), 2, 0.01
+    measured = stored(options.out / "speed.json")
+    for title, setting in workloads.items():
+        if setting.learner not in options.learners:
+            continue
+        # The torch engine of the off-policy learners is their reference and their way onto a GPU, not meant to be fast.
+        engines = options.engines if setting.learner == "ppo" or options.quick else ["native"]
+        measured[title] = measure(subjects(setting, engines, members), options.rounds, options.seconds)
+    measured = {title: measured[title] for title in workloads if title in measured}
+    grids = [grid(title, results) for title, results in measured.items()]
     notes = (
-        f"Environment steps per second of all members together. Medians of {options.rounds} rounds in which all "
-        "subjects took turns; the ratio is the median of the round-wise ratios. Start-up is construction and the first "
-        "rollout in a fresh process. Nothing is compiled at run time: the native engine is built at installation."
+        "Environment steps per second of all members together. Medians over rounds in which all subjects took turns; "
+        "the ratio is the median of the round-wise ratios. Start-up is construction and the first rollout in a fresh "
+        "process. Nothing is compiled at run time: the native engine is built at installation."
     )
+    data = {"rounds": options.rounds, "workloads": measured}
     write_results(options.out, "speed", "python benchmarks/speed.py", data, grids, notes)
 
 

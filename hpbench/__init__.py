@@ -13,10 +13,24 @@ from hpbench.control.registration import register_environments
 
 if TYPE_CHECKING:
     from hpbench import errors, learners, tasks
-    from hpbench.agent import AGENTS, Agent, AgentSpec, BatchAgent, Step, make_agent
+    from hpbench.agent import (
+        AGENTS,
+        Agent,
+        AgentSpec,
+        BatchAgent,
+        Branches,
+        PopulationAgent,
+        PopulationSpec,
+        Step,
+        make_agent,
+        make_population_agent,
+    )
     from hpbench.control.env import HPControlEnv
     from hpbench.control.episode import EnvOptions, EpisodeBatch
+    from hpbench.control.registration import parallel_env
+    from hpbench.control.vector import HPControlVectorEnv
     from hpbench.errors import HPBenchError
+    from hpbench.evaluation.population import run_population
     from hpbench.evaluation.runner import run
     from hpbench.hyperparameter import Hyperparameter, HyperparameterSpace
 
@@ -27,18 +41,25 @@ __all__ = [
     "Agent",
     "AgentSpec",
     "BatchAgent",
+    "Branches",
     "EnvOptions",
     "EpisodeBatch",
     "HPBenchError",
     "HPControlEnv",
+    "HPControlVectorEnv",
     "Hyperparameter",
     "HyperparameterSpace",
+    "PopulationAgent",
+    "PopulationSpec",
     "Step",
     "__version__",
     "errors",
     "learners",
     "make_agent",
+    "make_population_agent",
+    "parallel_env",
     "run",
+    "run_population",
     "tasks",
 ]
 
@@ -48,15 +69,22 @@ _ATTRIBUTES = {
     "Agent": "hpbench.agent",
     "AgentSpec": "hpbench.agent",
     "BatchAgent": "hpbench.agent",
+    "Branches": "hpbench.agent",
     "EnvOptions": "hpbench.control.episode",
     "EpisodeBatch": "hpbench.control.episode",
     "HPBenchError": "hpbench.errors",
     "HPControlEnv": "hpbench.control.env",
+    "HPControlVectorEnv": "hpbench.control.vector",
     "Hyperparameter": "hpbench.hyperparameter",
     "HyperparameterSpace": "hpbench.hyperparameter",
+    "PopulationAgent": "hpbench.agent",
+    "PopulationSpec": "hpbench.agent",
     "Step": "hpbench.agent",
     "make_agent": "hpbench.agent",
+    "make_population_agent": "hpbench.agent",
+    "parallel_env": "hpbench.control.registration",
     "run": "hpbench.evaluation.runner",
+    "run_population": "hpbench.evaluation.population",
 }
 
 

@@ -1,4 +1,5 @@
-"""The command line: ``hpbench list | info | run | report | doctor``. Commands import what they need when they run."""
+"""The command line: ``hpbench list | info | run | population | report | doctor``. Commands import what they need
+when they run."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ Training runs as Gymnasium environments, for agents that change the hyperparamet
 
 \b
 hpbench run            six agents on the quick suite: minutes on two cores
+hpbench population     agents whose runs copy each other, on one task
 hpbench report         ranked table, learning curves and schedules as HTML
 
 [bold]Look around[/bold]
@@ -103,6 +104,9 @@ def run(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the inner loop, per process.")] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     engine: Annotated[str, typer.Option(help="auto, native (C++, on the CPU) or torch.")] = "auto",
+    privileged: Annotated[
+        bool, typer.Option("--privileged", help="Let in agents that look ahead on copies of the run; not ranked.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the table.")] = False,
 ) -> None:
     """Run agents on a suite; interrupted, the same command resumes."""
@@ -119,9 +123,53 @@ def run(
         device=device,
         engine=engine,
         threads=threads,
+        privileged=privileged,
     )
     show_results(results)
     typer.echo(f"Records are in {results.folder}. Next: hpbench report --results {results.folder}")
+
+
+@app.command()
+def population(
+    agent: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A population agent: a name, or package.module:Class. Repeat it for several.",
+            show_default="independent, pbt",
+        ),
+    ] = None,
+    task: Annotated[str, typer.Option(help="A task, as in 'hpbench list tasks'.")] = "classic/cartpole",
+    seeds: Annotated[str, typer.Option(help="Of the populations, one game each: 0-9, or one number.")] = "0-4",
+    members: Annotated[int, typer.Option(min=2, help="Members of a population.")] = 8,
+    track: Annotated[str, typer.Option(help="default, random or shift.")] = "random",
+    tier: Annotated[str, typer.Option(help="small, standard or paper.")] = "small",
+    learner: Annotated[str, typer.Option(help="A learner, as in 'hpbench list learners'.")] = "ppo",
+    steps: Annotated[int | None, typer.Option(help="Training steps per member.", show_default="the tier's")] = None,
+    decisions: Annotated[int | None, typer.Option(help="Decisions per game.", show_default="the tier's")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    output: Annotated[
+        Path | None, typer.Option(help="File for the records, one line of JSON each.", show_default="none")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the table.")] = False,
+) -> None:
+    """Let population agents (PBT, PB2, ...) play: members may copy each other."""
+    from hpbench.cli.population import show_population
+
+    _see_working_folder()
+    show_population(
+        agent if agent else ("independent", "pbt"),
+        seeds,
+        output,
+        quiet,
+        task=task,
+        members=members,
+        track=track,
+        tier=tier,
+        learner=learner,
+        steps=steps,
+        decisions=decisions,
+        device=device,
+    )
 
 
 @app.command()

@@ -13,8 +13,16 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from hpbench import learners, tasks
-from hpbench.agent import AGENTS, Agent, BatchAgent
-from hpbench.cli.listing import SCALES, console, environment_ids, hyperparameter_table, plain, table
+from hpbench.agent import AGENTS, POPULATION_AGENTS, Agent, BatchAgent, PopulationAgent, needs_of
+from hpbench.cli.listing import (
+    SCALES,
+    console,
+    environment_ids,
+    hyperparameter_table,
+    parallel_ids,
+    plain,
+    table,
+)
 from hpbench.control.registration import ENTRY_POINT
 from hpbench.errors import InvalidConfiguration, UnknownName
 from hpbench.evaluation.suite import load_suite, suite_names
@@ -36,11 +44,13 @@ def show_details(name: str) -> None:
 def _finder(name: str) -> Callable[[Console, str], None]:
     if name in environment_ids():
         return _environment
+    if name in parallel_ids():
+        return _parallel_environment
     if "/" in name and not name.endswith((".toml", ".json")):
         return _task
     if name in learners.LEARNERS:
         return _learner
-    if name in AGENTS or ":" in name:
+    if name in AGENTS or name in POPULATION_AGENTS or ":" in name:
         return _agent
     if name in suite_names() or name.endswith((".toml", ".json")):
         return _suite
@@ -51,9 +61,11 @@ def _finder(name: str) -> Callable[[Console, str], None]:
 
 def _known() -> Iterable[str]:
     yield from environment_ids()
+    yield from parallel_ids()
     yield from tasks.task_ids()
     yield from learners.LEARNERS
     yield from AGENTS
+    yield from POPULATION_AGENTS
     yield from suite_names()
     yield from _all_hyperparameters()
 
@@ -65,6 +77,11 @@ def _all_hyperparameters() -> list[str]:
 def _environment(out: Console, name: str) -> None:
     out.print(f"[bold]{name}[/bold]  (tasks of the family {environment_ids()[name]})")
     _documentation(out, load_object(ENTRY_POINT))
+
+
+def _parallel_environment(out: Console, name: str) -> None:
+    out.print(f"[bold]{name}[/bold]  (PettingZoo; tasks of any family)")
+    _documentation(out, load_object(parallel_ids()[name]))
 
 
 def _task(out: Console, name: str) -> None:
@@ -136,13 +153,16 @@ def _hyperparameter(out: Console, name: str) -> None:
 
 
 def _agent(out: Console, name: str) -> None:
-    agent = AGENTS.load(name)
-    if not callable(agent) and not isinstance(agent, Agent | BatchAgent):
+    known = POPULATION_AGENTS if name in POPULATION_AGENTS else AGENTS
+    agent = known.load(name)
+    if not callable(agent) and not isinstance(agent, Agent | BatchAgent | PopulationAgent):
         raise InvalidConfiguration(f"{name!r} is not an agent: it needs reset(spec, seed) and act(observation)")
-    path = AGENTS.get(name, name)
+    path = known.get(name, name)
     out.print(f"[bold]{name}[/bold]  ({path})")
     _documentation(out, agent)
     facts = {"observation": getattr(agent, "observation", "vector"), "action": getattr(agent, "action", "delta")}
+    if needs_of(agent):
+        facts["needs"] = f"{needs_of(agent)} (privileged: takes part with --privileged only, and is not ranked)"
     if inspect.isclass(agent):
         facts["arguments"] = ", ".join(str(p).replace("'", "") for p in inspect.signature(agent).parameters.values())
     _facts(out, facts)

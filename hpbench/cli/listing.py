@@ -59,6 +59,13 @@ def environment_ids() -> Mapping[str, str]:
     return ENVIRONMENTS
 
 
+def parallel_ids() -> Mapping[str, str]:
+    """Ids of the PettingZoo environments and the class of each."""
+    from hpbench.control.registration import PARALLEL_ENVIRONMENTS
+
+    return PARALLEL_ENVIRONMENTS
+
+
 def plain(documentation: str) -> str:
     """A docstring without the markup of cross-references: ``:class:`~package.Name``` becomes ``Name``."""
     text = re.sub(r":\w+:`~?(?:[^`]*\.)?([^`.]+)`", r"`\1`", documentation)
@@ -90,7 +97,9 @@ def hyperparameter_table(title: str, space: HyperparameterSpace) -> Table:
 
 def _ids() -> list[Table]:
     rows = [(name, family, f'gym.make("hpbench:{name}")') for name, family in environment_ids().items()]
-    return [table("Environment ids", ("id", "tasks", "how to make it"), rows)]
+    columns = ("id", "tasks", "how to make it")
+    parallel = [(name, "any", f'hpbench.parallel_env("{name}", task=...)') for name in parallel_ids()]
+    return [table("Environment ids", columns, rows), table("PettingZoo environments", columns, parallel)]
 
 
 def _tasks() -> list[Table]:
@@ -128,10 +137,12 @@ def _hyperparameters() -> list[Table]:
 
 
 def _agents() -> list[Table]:
-    from hpbench.agent import AGENTS
+    from hpbench.agent import AGENTS, POPULATION_AGENTS
 
-    rows = [(name, first_sentence(AGENTS.load(name))) for name in sorted(AGENTS)]
-    return [table("Agents", ("agent", "what it does"), rows)]
+    return [
+        table(title, ("agent", "what it does"), [(name, first_sentence(known.load(name))) for name in sorted(known)])
+        for title, known in (("Agents", AGENTS), ("Agents of the population game", POPULATION_AGENTS))
+    ]
 
 
 def _suites() -> list[Table]:

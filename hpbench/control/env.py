@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import gymnasium as gym
 
-from hpbench.agent import AgentSpec
+from hpbench.agent import AgentSpec, Branches
 from hpbench.control.episode import EpisodeBatch
 from hpbench.control.observation import Schema
 from hpbench.control.options import EnvOptions
 from hpbench.control.snapshot import EpisodeSnapshot
 from hpbench.errors import InvalidConfiguration, SnapshotError, UnknownName
 
-_SEEDS = 2**31
+SEEDS = 2**31
 """Seeds of episodes that are reset without one are drawn below this."""
 
 
@@ -142,7 +142,7 @@ class HPControlEnv(gym.Env[Any, Any]):
             UnknownName: for another option, or an unknown task.
         """
         super().reset(seed=seed)
-        episode = int(self.np_random.integers(_SEEDS)) if seed is None else seed
+        episode = int(self.np_random.integers(SEEDS)) if seed is None else seed
         self._batch = EpisodeBatch(self._episode_options(options), [episode])
         observations, infos = self._batch.reset()
         return observations[0], infos[0]
@@ -221,6 +221,39 @@ class HPControlEnv(gym.Env[Any, Any]):
             other._batch = batch.spawn([0])
             copies.append(other)
         return copies
+
+    def branch(
+        self,
+        actions: Sequence[Any],
+        horizon: int = 1,
+        *,
+        evaluation_seed: int | None = None,
+        evaluation_episodes: int | None = None,
+    ) -> Branches:
+        """Try ``K`` actions from the current state, all on copies of the learner in one batch; nothing here changes.
+
+        Each copy takes its action, trains for a segment, keeps its hyperparameters, and trains on until ``horizon``
+        segments are done. Copies continue the random streams of the original: the one whose action ``step`` is given
+        next is what the environment will be, bit for bit. See :func:`hpbench.control.branching.branch`.
+
+        Args:
+            actions: elements of the action space; whatever is to be compared, a no-op included.
+            horizon: segments, at most as many as there are decisions left.
+            evaluation_seed: evaluate on streams derived from this number instead of the one that scores ``step``.
+            evaluation_episodes: per evaluation; None: as many as ``step`` plays.
+
+        Raises:
+            InvalidAction: for an action without meaning.
+            InvalidConfiguration: if there is no action, or the horizon is not positive.
+            gymnasium.error.ResetNeeded: before the first reset and after the end.
+        """
+        batch = self._running()
+        if batch.ended(0):
+            raise gym.error.ResetNeeded("the meta-episode has ended; call reset()")
+        found = batch.branch(
+            [actions], horizon, evaluation_seed=evaluation_seed, evaluation_episodes=evaluation_episodes
+        )
+        return found[0]
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the running batch, and a snapshot of that: pickling and deep copies are exact."""

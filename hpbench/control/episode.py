@@ -12,12 +12,14 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from hpbench.agent import Branches
 from hpbench.control.action import Update
+from hpbench.control.branching import branch
 from hpbench.control.history import History
 from hpbench.control.observation import Frame
 from hpbench.control.options import EnvOptions
 from hpbench.control.reward import meta_score, reward
-from hpbench.control.scoring import Counterfactual, evaluate
+from hpbench.control.scoring import Counterfactual, Outcome, evaluate
 from hpbench.control.setting import Setting
 from hpbench.control.snapshot import EpisodeSnapshot
 from hpbench.control.text import Snippet, shown_names
@@ -57,6 +59,8 @@ class EpisodeBatch:
         seeds: one per member. A seed decides all that is random in its meta-episode: the task (if the options name
             none), the initial values and the shift of the tracks, and all streams of the learner.
         threads: CPU threads of the population. Results do not depend on it.
+        task_seed: what a missing task and the shift are drawn from, so that all members share them; None: each member's
+            own seed.
 
     Attributes:
         population: the learners.
@@ -69,8 +73,10 @@ class EpisodeBatch:
             members' tasks cannot share a population.
     """
 
-    def __init__(self, options: EnvOptions, seeds: Sequence[int], threads: int = 1) -> None:
-        self.setting = Setting(options, seeds, threads)
+    def __init__(
+        self, options: EnvOptions, seeds: Sequence[int], threads: int = 1, task_seed: int | None = None
+    ) -> None:
+        self.setting = Setting(options, seeds, threads, task_seed)
         self.population = self.setting.population()
         self.plan = self.setting.plan(self.population.steps_per_rollout)
         self.specs = self.setting.specs(self.plan)
@@ -114,31 +120,37 @@ class EpisodeBatch:
         if self._histories:
             self.population = self.setting.population()
         self._histories = [self.setting.features.start(row) for row in self.population.table().tolist()]
-        self._evaluate(range(self.members), [math.nan] * self.members)
+        self._evaluate(range(self.members), [math.nan] * self.members, self.plan.evaluation_episodes)
         return self.observe(), self.infos()
 
-    def step(self, actions: Sequence[Any]) -> BatchStep:
-        """One decision: apply the actions, train one segment, evaluate.
+    def step(self, actions: Sequence[Any], copies: Mapping[int, int] | None = None) -> BatchStep:
+        """One decision: copy members, apply the actions, train one segment, evaluate.
 
         Args:
             actions: one per member; that of a member whose meta-episode has ended is not looked at.
+            copies: target to source: each target first becomes what its source was before the decision (all but the
+                random streams, :meth:`Population.copy`), then its action applies to the copied values. Members must
+                share one task, and none of them may have ended.
 
         Raises:
-            InvalidAction: for an action without meaning (see :mod:`hpbench.control.action`). Nothing has happened then.
+            InvalidAction: for an action without meaning (see :mod:`hpbench.control.action`), or a copy that cannot be.
+                Nothing has happened then.
             gymnasium.error.ResetNeeded: before the first reset, or after the end of all meta-episodes.
         """
         self._require_reset()
-        running = [m for m in range(self.members) if not self._ended(m)]
+        running = [m for m in range(self.members) if not self.ended(m)]
         if not running:
             raise gym.error.ResetNeeded("the meta-episode has ended; call reset()")
         values = self.population.table().tolist()
-        updates = self._read(actions, running, values)
+        copies = {} if copies is None else dict(copies)
+        self._check_copies(copies, running)
+        copied = [values[copies.get(m, m)] for m in range(self.members)]
+        updates = self._read(actions, running, copied)
         before = [history.scores[-1] for history in self._histories]
         self._shift(running)
-        fork = self._unchanged_copies(values, updates)
-        self._apply(values, updates)
-        self._train(running)
-        self._evaluate(running, before)
+        fork = self._unchanged_copies(values, updates, copies)
+        self._copy(copies)
+        self._segment(running, copied, updates, before)
         unchanged = self._play(fork, before)
         return BatchStep(
             observations=self.observe(),
@@ -146,7 +158,7 @@ class EpisodeBatch:
                 [self._reward(m, before[m], unchanged) if m in updates else 0.0 for m in range(self.members)]
             ),
             terminated=np.array([history.diverged for history in self._histories]),
-            truncated=np.array([self._ended(m) and not h.diverged for m, h in enumerate(self._histories)]),
+            truncated=np.array([self.ended(m) and not h.diverged for m, h in enumerate(self._histories)]),
             infos=self.infos(),
         )
 
@@ -163,6 +175,11 @@ class EpisodeBatch:
     def texts(self) -> list[str]:
         """The current text views, one per member, whatever the ``observation`` option is."""
         return self._render(*self._frame())
+
+    def training_scores(self) -> list[float]:
+        """Normalised mean returns of the members' training episodes in the last segment; NaN where none ended."""
+        self._require_reset()
+        return [history.training_scores[-1] for history in self._histories]
 
     def infos(self) -> list[Info]:
         """The current infos, one per member, each ``{"hpbench": {...}}`` of plain JSON values."""
@@ -205,6 +222,36 @@ class EpisodeBatch:
         other._shift_at = [self._shift_at[m] for m in members]
         return other
 
+    def join(self, others: Sequence[Self]) -> Self:
+        """A new, independent batch: exact copies of the members of this one, then of the ``others`` in turn.
+
+        They may have come to different decisions; each goes on from its own. The inverse of :meth:`spawn`.
+
+        Raises:
+            InvalidConfiguration: if the others have other options, or tasks that cannot share a population.
+        """
+        for part in (self, *others):
+            part._require_reset()
+        joined = copy.copy(self)
+        joined.setting = self.setting.join([other.setting for other in others])
+        joined.population = self.population.join([other.population for other in others])
+        joined.specs = joined.setting.specs(self.plan)
+        joined._histories = [history.copy() for part in (self, *others) for history in part._histories]
+        joined._shift_at = [decision for part in (self, *others) for decision in part._shift_at]
+        return joined
+
+    def branch(
+        self,
+        actions: Sequence[Sequence[Any]],
+        horizon: int = 1,
+        *,
+        members: Sequence[int] | None = None,
+        evaluation_seed: int | None = None,
+        evaluation_episodes: int | None = None,
+    ) -> list[Branches]:
+        """Try actions without taking them: see :func:`hpbench.control.branching.branch`."""
+        return branch(self, actions, horizon, members, evaluation_seed, evaluation_episodes)
+
     # -- parts of a decision -------------------------------------------------------------------------------------------
 
     def _read(self, actions: Sequence[Any], running: Sequence[int], values: Table) -> dict[int, Update]:
@@ -230,12 +277,43 @@ class EpisodeBatch:
                 self._histories[m].shifted = True
             self.population.set_tasks(current)
 
-    def _unchanged_copies(self, values: Table, updates: Mapping[int, Update]) -> Counterfactual | None:
-        """Copies of the members whose update changes something."""
+    def _check_copies(self, copies: Mapping[int, int], running: Sequence[int]) -> None:
+        for target, source in copies.items():
+            if not {target, source} <= set(running):
+                raise InvalidAction(f"member {target} cannot copy member {source}: both must be running")
+            if self.population.tasks[target] != self.population.tasks[source]:
+                raise InvalidAction(f"member {target} cannot copy member {source}: they are on different tasks")
+
+    def _copy(self, copies: Mapping[int, int]) -> None:
+        """Overwrite the targets with their sources, all at once: nobody gets what another copy has just brought."""
+        if not copies:
+            return
+        self.population.copy(list(copies.values()), list(copies))
+        sources = {m: self._histories[m].copy() for m in copies.values()}
+        for target, source in copies.items():
+            self._histories[target].adopt(sources[source])
+
+    def _unchanged_copies(
+        self, values: Table, updates: Mapping[int, Update], copies: Mapping[int, int]
+    ) -> Counterfactual | None:
+        """Copies of the members whose update changes something, or that are overwritten."""
         if self.options.reward != "uplift":
             return None
-        changed = [m for m, update in updates.items() if update.values != tuple(values[m])]
+        changed = [m for m, update in updates.items() if m in copies or update.values != tuple(values[m])]
         return Counterfactual(changed, self.population.fork(changed)) if changed else None
+
+    def _segment(
+        self,
+        running: Sequence[int],
+        values: Table,
+        updates: Mapping[int, Update],
+        before: Sequence[float],
+        episodes: int | None = None,
+    ) -> Outcome:
+        """Apply the updates, train, evaluate; ``episodes``: None is as many as planned."""
+        self._apply(values, updates)
+        self._train(running)
+        return self._evaluate(running, before, self.plan.evaluation_episodes if episodes is None else episodes)
 
     def _apply(self, values: Table, updates: Mapping[int, Update]) -> None:
         for m, update in updates.items():
@@ -269,13 +347,14 @@ class EpisodeBatch:
             history.diverged = diverged[m]
             features.record(history, self.setting.tasks[m].anchors, values[m], [column[m] for column in columns])
 
-    def _evaluate(self, running: Sequence[int], before: Sequence[float]) -> None:
-        outcome = evaluate(self.population, self.plan.evaluation_episodes, before)
+    def _evaluate(self, running: Sequence[int], before: Sequence[float], episodes: int) -> Outcome:
+        outcome = evaluate(self.population, episodes, before)
         for m in running:
             history = self._histories[m]
             history.scores.append(outcome.scores[m])
             history.evaluation_return = outcome.returns[m]
             history.evaluation_steps += outcome.steps[m]
+        return outcome
 
     def _play(self, fork: Counterfactual | None, before: Sequence[float]) -> dict[int, float]:
         """Scores without the update of the members that have a copy, and the account of the steps that this took."""
@@ -298,14 +377,17 @@ class EpisodeBatch:
 
     def _frame(self) -> tuple[Frame, Snippet | None]:
         self._require_reset()
-        # Members of one batch start together, so either all or none have trained.
-        snippet = self._snippet() if self._histories[0].decision > 0 else None
+        snippet = self._snippet() if any(history.decision > 0 for history in self._histories) else None
         raw = self.setting.features.raw(self._histories, self.plan.decisions, snippet)
         return self.setting.schema.encode(raw), snippet
 
     def _snippet(self) -> Snippet:
         parts = ("snippet_observation", "snippet_action", "snippet_reward")
-        return Snippet(*(self.population.array(name).tolist() for name in parts))
+        snippet = Snippet(*(self.population.array(name).tolist() for name in parts))
+        for m, history in enumerate(self._histories):
+            if history.decision == 0:
+                snippet.rewards[m] = []
+        return snippet
 
     def _render(self, frame: Frame, snippet: Snippet | None) -> list[str]:
         tasks = [task.id for task in self.setting.tasks]
@@ -333,11 +415,12 @@ class EpisodeBatch:
         if self.options.reward == "uplift":
             info["counterfactual_steps"] = history.counterfactual_steps
             info["counterfactual_evaluation_steps"] = history.counterfactual_evaluation_steps
-        if self._ended(m):
+        if self.ended(m):
             info["meta_score"] = meta_score(history.scores[1:], self.plan.decisions)
         return info
 
-    def _ended(self, m: int) -> bool:
+    def ended(self, m: int) -> bool:
+        """Whether the meta-episode of a member is over."""
         return self._histories[m].diverged or self._histories[m].decision == self.plan.decisions
 
     def _require_reset(self) -> None:

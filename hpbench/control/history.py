@@ -92,6 +92,17 @@ class History:
         except (TypeError, ValueError) as error:
             raise SnapshotError(f"damaged history: {error}") from error
 
+    def adopt(self, source: History) -> None:
+        """Go on from where another member is, whose learner has replaced this member's.
+
+        All that describes the learner comes from there: values, metrics, training scores, past updates, the best
+        segment. What is this member's own record stays: evaluation scores, step accounts, invalid actions.
+        """
+        self.training_scores, self.changes = list(source.training_scores), list(source.changes)
+        self.metrics, self.values, self.units = source.metrics, source.values, source.units
+        self.best_return, self.best_score = source.best_return, source.best_score
+        self.best_decision = source.best_decision
+
     def copy(self) -> Self:
         """An independent copy."""
         return dataclasses.replace(
@@ -217,10 +228,15 @@ class FeatureBuilder:
             snippet: of all members; None before the first segment.
         """
         rows = [
-            self._ordered(self._row(history, decisions, self._no_snippet if snippet is None else snippet.statistics(m)))
+            self._ordered(self._row(history, decisions, self._statistics(snippet, m)))
             for m, history in enumerate(histories)
         ]
         return np.array(rows, dtype=np.float64)
+
+    def _statistics(self, snippet: Snippet | None, member: int) -> Row:
+        if snippet is None or len(snippet.rewards[member]) == 0:
+            return self._no_snippet
+        return snippet.statistics(member)
 
     def _row(self, history: History, decisions: int, snippet: Row) -> list[float]:
         done, scores = history.decision, history.training_scores

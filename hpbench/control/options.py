@@ -36,8 +36,8 @@ class EnvOptions:
     """What a meta-environment is made of. All fields are JSON values.
 
     Args:
-        task: id of the task, ``family/name`` or ``family/name@split-index``; None: drawn from the split by the
-            episode's seed.
+        task: id of the task, ``family/name`` or ``family/name@split-index``; ``family/name@split``: a variant of it
+            drawn from that split by the episode's seed; None: any task of ``split``, drawn likewise.
         family: task family that ``task`` must belong to, or is drawn from.
         learner: name of the inner learner.
         track: how the meta-episode starts: ``default``, ``random`` or ``shift``.

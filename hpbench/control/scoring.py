@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hpbench.control.reward import floor
-from hpbench.learners.population import Population
+from hpbench.learners.population import Evaluation, Population
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,13 @@ class Outcome:
         scores: normalised by the anchors of the task that a member is on now; the floor where diverged.
         returns: mean unscaled returns that belong to the scores.
         steps: environment steps taken.
+        evaluation: the episodes behind the numbers.
     """
 
     scores: list[float]
     returns: list[float]
     steps: list[int]
+    evaluation: Evaluation
 
 
 def evaluate(population: Population, episodes: int, before: Sequence[float]) -> Outcome:
@@ -40,7 +42,7 @@ def evaluate(population: Population, episodes: int, before: Sequence[float]) -> 
         scores.append(floor(before[m]) if diverged else anchors.score(returns[m]))
         if diverged:
             returns[m] = anchors.low + scores[m] * (anchors.high - anchors.low)
-    return Outcome(scores, returns, [sum(row) for row in evaluation.lengths.tolist()])
+    return Outcome(scores, returns, [sum(row) for row in evaluation.lengths.tolist()], evaluation)
 
 
 @dataclass(frozen=True)

@@ -51,19 +51,22 @@ class Setting:
         options: what ``gym.make`` takes.
         seeds: one per member.
         threads: CPU threads of the population.
+        task_seed: what a missing task, and when and to what it shifts, is drawn from, for all members alike; None: each
+            member's own seed.
 
     Raises:
         UnknownName, InvalidConfiguration: see :class:`~hpbench.control.episode.EpisodeBatch`.
     """
 
-    def __init__(self, options: EnvOptions, seeds: Sequence[int], threads: int) -> None:
+    def __init__(self, options: EnvOptions, seeds: Sequence[int], threads: int, task_seed: int | None = None) -> None:
         self.options, self.threads = options, threads
         self.seeds = tuple(_seed(seed) for seed in seeds)
         if not self.seeds:
             raise InvalidConfiguration("a batch needs at least one seed")
         self.learner = learners.make(options.learner)
         self.hyperparameters = self.learner.hyperparameters
-        self.tasks = [starting_task(options, seed) for seed in self.seeds]
+        self.task_seeds = self.seeds if task_seed is None else (_seed(task_seed),) * len(self.seeds)
+        self.tasks = [starting_task(options, seed) for seed in self.task_seeds]
         self._check_tasks()
         self.device = resolve_device(options.device, len(self.seeds))
         self._config = self._make_config()
@@ -76,8 +79,23 @@ class Setting:
         """The setting of some members, in that order."""
         other = copy.copy(self)
         other.seeds = tuple(self.seeds[i] for i in members)
+        other.task_seeds = tuple(self.task_seeds[i] for i in members)
         other.tasks = [self.tasks[i] for i in members]
         return other
+
+    def join(self, others: Sequence[Self]) -> Self:
+        """The setting of all members together, these first.
+
+        Raises:
+            InvalidConfiguration: if the others have other options, or tasks that cannot share a population.
+        """
+        if any(other.options != self.options or other.device != self.device for other in others):
+            raise InvalidConfiguration("batches can only be joined if their options and device agree")
+        joined = copy.copy(self)
+        joined.seeds = sum((other.seeds for other in others), self.seeds)
+        joined.tasks = [*self.tasks, *(task for other in others for task in other.tasks)]
+        joined._check_tasks()
+        return joined
 
     def population(self) -> Population:
         """The learners before any training, with the initial values of the track."""
@@ -119,11 +137,11 @@ class Setting:
         """After how many decisions each member's task changes; -1: never."""
         if self.options.track != "shift":
             return [-1] * len(self.seeds)
-        return [shift_decision(decisions, seed) for seed in self.seeds]
+        return [shift_decision(decisions, seed) for seed in self.task_seeds]
 
     def shifted_task(self, member: int) -> Task:
         """The task that a member changes to."""
-        return shifted_task(self.tasks[member], self.options.split, self.seeds[member])
+        return shifted_task(self.tasks[member], self.options.split, self.task_seeds[member])
 
     def observation_space(self) -> gym.Space[Any]:
         """A new space object for one member's observations."""

@@ -67,7 +67,7 @@ class Snippet:
     Args:
         states: what the policy saw, ``[members][transitions][observation_size]``.
         actions: ``[members][transitions][width]``; discrete actions as numbers.
-        rewards: ``[members][transitions]``.
+        rewards: ``[members][transitions]``; empty for a member that has not trained yet.
     """
 
     states: list[list[list[float]]]
@@ -147,7 +147,7 @@ class TextView:
                 if known[columns.start]:
                     part = slice(_WIDTH * columns.start, _WIDTH * columns.stop)
                     lines.append(f"update {k} {self._update(raw[part], scaled[part], known[columns.stop - 1])}")
-            if snippet is not None:
+            if snippet is not None and len(snippet.rewards[member]) > 0:
                 lines.append(self._trajectory(snippet, member))
             if feedback[member]:
                 lines.append(f"feedback: {feedback[member]}")

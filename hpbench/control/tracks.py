@@ -15,6 +15,7 @@ from hpbench.errors import InvalidConfiguration
 from hpbench.hyperparameter import Hyperparameter, HyperparameterSpace
 from hpbench.seeding import derive_seed
 from hpbench.tasks.base import VARIANTS, Split, Task
+from hpbench.tasks.variants import variant_names
 
 CONFIGURATIONS = 64
 """Initial configurations of the ``random`` track, per learner."""
@@ -77,14 +78,17 @@ def draw(seed: int, what: Draw, count: int) -> int:
 
 
 def starting_task(options: EnvOptions, seed: int) -> Task:
-    """The task named by the options, or one drawn from the split.
+    """The task named by the options, or one drawn by the episode's seed: a variant of the named task, or one of the
+    split.
 
     Raises:
         UnknownName: if there is no such task or family.
         InvalidConfiguration: if the task is of another family.
     """
     if options.task is not None:
-        task = tasks.make(options.task)
+        base, _, split = options.task.partition("@")
+        drawn = [f"{base}@{name}" for name in variant_names(split)] if split in VARIANTS else [options.task]
+        task = tasks.make(drawn[draw(seed, Draw.TASK, len(drawn))])
         if task.family != options.family:
             raise InvalidConfiguration(
                 f"task {task.id!r} is not of the family {options.family!r}: use an environment id of its family"

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from pydantic import with_config
 
-from hpbench.agent import Agent, BatchAgent, make_agent
+from hpbench.agent import Agent, BatchAgent, make_agent, needs_of
 from hpbench.errors import InvalidConfiguration
 from hpbench.evaluation.suite import STRICT
 
@@ -37,12 +37,19 @@ class AgentIdentity:
         settings: its arguments and public attributes, as JSON.
         source: SHA-256 of its class's source code, so that edited code is not mistaken for what was run; empty if
             unknown.
+        needs: what it was given beyond spec and observations, such as ``branch``; empty if nothing.
     """
 
     name: str
     path: str
     settings: dict[str, Any]
     source: str
+    needs: str = ""
+
+    @property
+    def privileged(self) -> bool:
+        """Whether it knew or could do more than others: its results are a bound, and are not ranked."""
+        return self.needs != ""
 
     @property
     def digest(self) -> str:
@@ -105,6 +112,7 @@ def identify(agent: Agent | BatchAgent, name: str = "") -> AgentIdentity:
         path=f"{cls.__module__}:{cls.__qualname__}",
         settings=_settings(agent),
         source=_source_digest(cls),
+        needs=needs_of(agent),
     )
 
 

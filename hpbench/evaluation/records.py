@@ -75,6 +75,8 @@ class Member:
         digests: hex digests of the learner's whole state, ``[n + 1]``.
         diverged: whether the meta-episode ended in divergence.
         meta_score: half the final score, half the mean score over decisions.
+        agent_steps: environment steps that the agent itself used so far, on copies of the run (training and evaluation
+            of branches), ``[n]``; empty for agents that have no such means. ``steps`` does not contain them.
     """
 
     seed: int
@@ -94,6 +96,7 @@ class Member:
     digests: tuple[str, ...]
     diverged: bool
     meta_score: float
+    agent_steps: tuple[int, ...] = ()
 
     def check(self, decisions: int) -> None:
         """Whether the lists fit each other.
@@ -104,6 +107,8 @@ class Member:
         n = len(self.actions)
         taken = (*self.values.values(), self.clipped, self.invalid, self.rewards)
         measured = (self.shifted, self.scores, self.returns, self.steps, self.evaluation_steps, self.digests)
+        if self.agent_steps:
+            taken = (*taken, self.agent_steps)
         if any(len(column) != n for column in taken) or any(len(column) != n + 1 for column in measured):
             raise ValueError(f"the lists of seed {self.seed} have lengths that do not fit {n} decisions")
         if n > decisions or (n < decisions and not self.diverged):
@@ -166,6 +171,7 @@ class Costs:
         agent_seconds: the part of it that the agent's own ``reset``, ``act`` and ``observe`` took.
         decisions: taken, over all members.
         steps, evaluation_steps: environment steps, over all members.
+        agent_steps: those that the agent used beyond them, on copies of the runs.
     """
 
     seconds: float
@@ -173,6 +179,7 @@ class Costs:
     decisions: int
     steps: int
     evaluation_steps: int
+    agent_steps: int = 0
 
     @property
     def decisions_per_second(self) -> float:
@@ -181,8 +188,9 @@ class Costs:
 
     @property
     def steps_per_second(self) -> float:
-        """Training and evaluation steps over all members of the row."""
-        return (self.steps + self.evaluation_steps) / self.seconds if self.seconds > 0 else 0.0
+        """Training and evaluation steps over all members of the row, those of the agent included."""
+        total = self.steps + self.evaluation_steps + self.agent_steps
+        return total / self.seconds if self.seconds > 0 else 0.0
 
 
 _RECORD = TypeAdapter(Record)

@@ -97,6 +97,16 @@ class Results:
         """How many meta-episodes ended in divergence."""
         return sum(member.diverged for row in self.rows(agent) for member in self.record(agent, row).members)
 
+    def privileged(self, agent: str) -> bool:
+        """Whether the agent could do more than others, such as looking ahead on copies of the run."""
+        return any(self.record(agent, row).agent.privileged for row in self.rows(agent))
+
+    def steps_used(self, agent: str) -> float:
+        """Environment steps of its meta-episodes and of the agent itself, as a multiple of the former."""
+        members = [member for row in self.rows(agent) for member in self.record(agent, row).members]
+        own = sum(member.steps[-1] + member.evaluation_steps[-1] for member in members)
+        return 1.0 + sum(member.agent_steps[-1] for member in members if member.agent_steps) / own
+
     def costs(self, agent: str, row: Row) -> Costs | None:
         """What a finished row cost, if it was kept."""
         return records.read_costs(record_path(self.folder, self.record(agent, row)))

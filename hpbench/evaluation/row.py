@@ -7,13 +7,13 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 import hpbench
-from hpbench.agent import Agent, AgentSpec, BatchAgent, Step, make_agent
+from hpbench.agent import Agent, BatchAgent, Branches, Step, make_agent, needs_of
 from hpbench.control.episode import BatchStep, EnvOptions, EpisodeBatch
 from hpbench.control.registration import ENVIRONMENTS
 from hpbench.errors import InvalidConfiguration
@@ -77,7 +77,7 @@ def run_row(job: Job, agent: Agent | BatchAgent, progress: Progress) -> tuple[Re
     batch = EpisodeBatch(job.options, job.row.seeds, threads=job.threads)
     observations, infos = batch.reset()
     crew = _Crew(agent, job.row.seeds)
-    crew.reset(batch.specs)
+    crew.reset(batch)
     logs = [_Log(*pair) for pair in zip(job.row.seeds, crew.seeds, strict=True)]
     for log, info in zip(logs, infos, strict=True):
         log.begin(info["hpbench"])
@@ -90,7 +90,7 @@ def run_row(job: Job, agent: Agent | BatchAgent, progress: Progress) -> tuple[Re
         over = [bool(t or u) for t, u in zip(result.terminated, result.truncated, strict=True)]
         for i, log in enumerate(logs):
             if running[i]:
-                log.add(actions[i], float(result.rewards[i]), result.infos[i]["hpbench"])
+                log.add(actions[i], float(result.rewards[i]), result.infos[i]["hpbench"], crew.steps_used(i))
         crew.observe(observations, actions, result, running)
         running = [alive and not done for alive, done in zip(running, over, strict=True)]
         observations = result.observations
@@ -118,6 +118,7 @@ def run_row(job: Job, agent: Agent | BatchAgent, progress: Progress) -> tuple[Re
         decisions=sum(len(member.actions) for member in members),
         steps=sum(member.steps[-1] for member in members),
         evaluation_steps=sum(member.evaluation_steps[-1] for member in members),
+        agent_steps=sum(member.agent_steps[-1] for member in members if member.agent_steps),
     )
     return record, costs
 
@@ -143,6 +144,18 @@ def _torch_threads(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+class _Lookahead:
+    """How the agent of a member tries actions on copies of it, and what that has cost so far."""
+
+    def __init__(self, batch: EpisodeBatch, member: int) -> None:
+        self._batch, self._member, self.steps = batch, member, 0
+
+    def __call__(self, actions: Sequence[Any], horizon: int = 1, **options: Any) -> Branches:
+        (found,) = self._batch.branch([actions], horizon, members=[self._member], **options)
+        self.steps += found.steps + found.evaluation_steps
+        return found
+
+
 class _Crew:
     """The agents of a batch behind one face: a copy per member, or one batch agent for all of them."""
 
@@ -156,14 +169,22 @@ class _Crew:
         else:
             self._copies = [copy.deepcopy(agent) for _ in seeds]
         self._kept: list[Any] = [None] * len(seeds)
+        self._lookaheads: list[_Lookahead] = []
 
-    def reset(self, specs: Sequence[AgentSpec]) -> None:
+    def reset(self, batch: EpisodeBatch) -> None:
         started = time.perf_counter()
         if self._batch is not None:
-            self._batch.reset_batch(specs, self.seeds)
-        for member, spec, seed in zip(self._copies, specs, self.seeds, strict=False):
-            member.reset(spec, seed)
+            self._batch.reset_batch(batch.specs, self.seeds)
+        for i, member in enumerate(self._copies):
+            if needs_of(member):
+                self._lookaheads.append(_Lookahead(batch, i))
+                cast("Any", member).bind(self._lookaheads[-1])
+            member.reset(batch.specs[i], self.seeds[i])
         self.seconds += time.perf_counter() - started
+
+    def steps_used(self, member: int) -> int | None:
+        """Environment steps that the member's agent has used on copies; None if it has no such means."""
+        return self._lookaheads[member].steps if self._lookaheads else None
 
     def act(self, observations: Sequence[Any], running: Sequence[bool]) -> list[Any]:
         """One action per member; members that have ended repeat their last one, which nothing reads."""
@@ -228,6 +249,7 @@ class _Log:
     columns: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in (*_DECIDED, *_MEASURED)})
     diverged: bool = False
     meta_score: float = float("nan")
+    agent_steps: list[int] = field(default_factory=list)
 
     def begin(self, info: Mapping[str, Any]) -> None:
         self.task = str(info["task"])
@@ -235,12 +257,14 @@ class _Log:
         self.values = {name: [] for name in self.initial_values}
         self._measure(info)
 
-    def add(self, action: Any, reward: float, info: Mapping[str, Any]) -> None:
+    def add(self, action: Any, reward: float, info: Mapping[str, Any], agent_steps: int | None) -> None:
         for name, value in info["values"].items():
             self.values[name].append(float(value))
         decided = (to_json(action), tuple(info["clipped"]), int(info["invalid"]), reward)
         for name, value in zip(_DECIDED, decided, strict=True):
             self.columns[name].append(value)
+        if agent_steps is not None:
+            self.agent_steps.append(agent_steps)
         self._measure(info)
         self.diverged = bool(info["diverged"])
         self.meta_score = float(info.get("meta_score", "nan"))
@@ -254,6 +278,7 @@ class _Log:
             values={name: tuple(column) for name, column in self.values.items()},
             diverged=self.diverged,
             meta_score=self.meta_score,
+            agent_steps=tuple(self.agent_steps),
             **{name: tuple(column) for name, column in self.columns.items()},
         )
 

@@ -61,6 +61,7 @@ def run(
     device: str = "auto",
     engine: str = "auto",
     threads: int = 1,
+    privileged: bool = False,
 ) -> Results:
     """Run agents on a suite, except for what is finished already.
 
@@ -75,14 +76,16 @@ def run(
         progress: show what is going on, on standard error.
         device, engine: of the inner loop, as in ``gym.make``.
         threads: CPU threads of the inner loop, per process.
+        privileged: let in agents that need more than others (``needs = "branch"``: they try actions on copies of the
+            run). Tables show what they used, and do not rank them.
 
     Returns:
         All results in the folder, those of earlier runs and other agents included.
 
     Raises:
         UnknownName: for a suite or an agent that does not exist.
-        InvalidConfiguration: for options that do not fit, or an agent that cannot be sent to ``processes > 1``
-            processes.
+        InvalidConfiguration: for options that do not fit, an agent that cannot be sent to ``processes > 1``
+            processes, or a privileged agent that was not let in.
         RunFailed: at the end, if rows failed (an exception in an agent, a killed process); the other rows are kept.
         KeyboardInterrupt: on Ctrl-C, after all processes have been stopped. The same call resumes.
     """
@@ -90,6 +93,12 @@ def run(
         raise InvalidConfiguration(f"processes must be at least 1, got {processes}")
     suite = suite if isinstance(suite, Suite) else load_suite(suite)
     entrants = make_entrants(agents)
+    for entrant in entrants:
+        if entrant.identity.privileged and not privileged:
+            raise InvalidConfiguration(
+                f"agent {entrant.identity.name!r} is privileged: it needs {entrant.identity.needs!r}, which others do "
+                "not get. Let it in with privileged=True (--privileged); its results are shown and not ranked"
+            )
     folder = suite_folder(output, suite)
     planned = _plan(suite, entrants, device, engine, threads)
     reasons = [_why_run(task.path(folder), task.job) for task in planned]

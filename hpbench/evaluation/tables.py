@@ -40,7 +40,8 @@ RANK_RULE = (
     "Agents are ordered by the interquartile mean (IQM) over all meta-episodes. Intervals are 95 % percentile "
     "bootstrap intervals, stratified: seeds are resampled within each row (task and track). The best agent takes a "
     "place, and every following one whose paired difference in IQM from it has an interval that includes 0 shares that "
-    "place. Agents that have not finished every row are not ranked."
+    "place. Agents that have not finished every row are not ranked. Nor are privileged agents, which try actions on "
+    "copies of the run: 'steps used' counts their environment steps, those of the run itself being 1."
 )
 
 
@@ -146,7 +147,8 @@ def ranking(
     sign = -1.0 if is_lower_better(load_metric(metric)) else 1.0
     strata = {agent: results.strata(agent, metric) for agent in results.agents}
     intervals = {agent: estimate(values) for agent, values in strata.items()}
-    complete = [agent for agent in results.agents if results.is_complete(agent)]
+    privileged = {agent for agent in results.agents if results.privileged(agent)}
+    complete = [agent for agent in results.agents if results.is_complete(agent) and agent not in privileged]
     places = dict(
         zip(complete, ranks([[sign * x for x in strata[a]] for a in complete]) if complete else [], strict=True)
     )
@@ -166,6 +168,7 @@ def ranking(
                 *(_mean(results.strata(agent, name)) for name in also),
                 *by_task,
                 _improvement(results, agent, baseline, metric, sign),
+                *([results.steps_used(agent)] if privileged else []),
                 results.diverged(agent),
                 f"{len(results.rows(agent))}/{len(results.suite.rows)}",
             )
@@ -174,7 +177,13 @@ def ranking(
     expendable = (tuple(_short(tasks)), ("mean",), ("diverged",), tuple(map(readable, also)))
     return Table(
         f"{results.suite.name}: {readable(metric)}",
-        (*headings, f"P(better than {baseline})", "diverged", "rows"),
+        (
+            *headings,
+            f"P(better than {baseline})",
+            *(["steps used"] if privileged else []),
+            "diverged",
+            "rows",
+        ),
         tuple(rows),
         expendable,
     )
@@ -216,7 +225,7 @@ def costs(results: Results) -> Table:
         seconds = sum(cost.seconds for cost in kept)
         if seconds <= 0:
             continue
-        steps = sum(cost.steps + cost.evaluation_steps for cost in kept)
+        steps = sum(cost.steps + cost.evaluation_steps + cost.agent_steps for cost in kept)
         share = sum(cost.agent_seconds for cost in kept) / seconds
         decisions = sum(cost.decisions for cost in kept)
         rows.append(

@@ -22,7 +22,7 @@ def generalised_advantage(
     Returns:
         Advantages ``[members, steps, envs]``.
     """
-    advantage = torch.empty_like(reward)
+    advantages: list[Tensor] = []
     running = torch.zeros_like(last_value)
     discount, decay = discount[:, None], (discount * gae_lambda)[:, None]
     following = last_value
@@ -30,6 +30,6 @@ def generalised_advantage(
         goes_on = 1.0 - done[:, t]
         delta = reward[:, t] + discount * goes_on * following - value[:, t]
         running = delta + decay * goes_on * running
-        advantage[:, t] = running
+        advantages.append(running)
         following = value[:, t]
-    return advantage
+    return torch.stack(advantages[::-1], dim=1)

@@ -69,11 +69,28 @@ class MLP:
         return torch.cat(pieces, dim=1).float()
 
 
+NARROW = 4
+"""Up to this many outputs, a compiled layer is a sum of products: matrix kernels have nothing to gain from it."""
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """One layer without its activation: ``[members, batch, inputs] -> [members, batch, outputs]``.
+
+    Compiled, the bias is added apart: the compiler merges that into the activation, where ``baddbmm`` would first write
+    it out for the whole batch.
+    """
+    if not torch.compiler.is_compiling():
+        return torch.baddbmm(bias, x, weight)
+    if weight.shape[-1] <= NARROW:
+        return (x.unsqueeze(-1) * weight.unsqueeze(1)).sum(dim=-2) + bias
+    return torch.bmm(x, weight) + bias
+
+
 def hidden_layers(weights: Weights, x: Tensor) -> list[Tensor]:
     """Activations of the hidden layers, each ``[members, batch, width]``."""
     activations = []
     for weight, bias in weights[:-1]:
-        x = torch.tanh(torch.baddbmm(bias, x, weight))
+        x = torch.tanh(affine(x, weight, bias))
         activations.append(x)
     return activations
 
@@ -81,7 +98,7 @@ def hidden_layers(weights: Weights, x: Tensor) -> list[Tensor]:
 def forward(weights: Weights, x: Tensor) -> Tensor:
     """Output of the network: ``[members, batch, inputs] -> [members, batch, outputs]``."""
     weight, bias = weights[-1]
-    return torch.baddbmm(bias, hidden_layers(weights, x)[-1], weight)
+    return affine(hidden_layers(weights, x)[-1], weight, bias)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from hpbench.errors import InvalidConfiguration, SnapshotError
 from hpbench.hyperparameter import HyperparameterSpace
-from hpbench.seeding import stream_keys
+from hpbench.seeding import Stream, derive_seed, stream_keys
 from hpbench.tasks import make as make_task
 from hpbench.tasks.base import Task
 
@@ -247,11 +247,8 @@ class Population(ABC):
             return self._train(rollouts)
         if len(alive) == 0:
             return {name: np.full(self.members, np.nan) for name in self.metric_names()}
-        part = self.fork(alive)
-        trained = part._train(rollouts)
-        self._scatter(part, alive)
         metrics = {}
-        for name, values in trained.items():
+        for name, values in self._train_some(alive, rollouts).items():
             metrics[name] = np.full(self.members, np.nan)
             metrics[name][alive] = values
         return metrics
@@ -284,6 +281,33 @@ class Population(ABC):
         other._forget()
         return other
 
+    def join(self, others: Sequence[Self]) -> Self:
+        """A new, independent population: exact copies of all members of this one, then of the ``others`` in turn.
+
+        The inverse of :meth:`fork`: members may have trained for different times.
+
+        Raises:
+            InvalidConfiguration: if the others have another learner, configuration, engine or device, or tasks that do
+                not fit.
+        """
+        parts = [self, *others]
+        for part in others:
+            same = (part.name, part.config, part.engine, part.device) == (
+                self.name,
+                self.config,
+                self.engine,
+                self.device,
+            )
+            if not same or part.state.keys() != self.state.keys():
+                raise InvalidConfiguration("populations can only be joined if learner, config, engine and device agree")
+        tasks = [task for part in parts for task in part.tasks]
+        self._check_tasks(tasks)
+        other = copy.copy(self)
+        other.state = {name: torch.cat([part.state[name] for part in parts]) for name in self.state}
+        other.tasks = tasks
+        other._forget()
+        return other
+
     def copy(self, source: Sequence[int] | NDArray[np.int64], target: Sequence[int] | NDArray[np.int64]) -> None:
         """Overwrite the ``target`` members with what the ``source`` members have learned, as population-based
         training does.
@@ -299,6 +323,19 @@ class Population(ABC):
         moved = [self.tasks[i] for i in sources.tolist()]
         for i, task in zip(targets.tolist(), moved, strict=True):
             self.tasks[i] = task
+
+    def rekey(self, stream: Stream, salt: int) -> None:
+        """Move one random stream of every member to another key, made of the old one and ``salt``.
+
+        Members that shared the stream (forks of one member) go on sharing it.
+        """
+        keys = self.state["rng_keys"]
+        made: dict[int, int] = {}
+        for key in keys[:, stream].tolist():
+            if key not in made:
+                made[key] = derive_seed(key % 2**64, salt)
+        moved = [made[key] for key in keys[:, stream].tolist()]
+        keys[:, stream] = torch.tensor(moved, dtype=keys.dtype, device=keys.device)
 
     def snapshot(self) -> Snapshot:
         """An exact copy of all members."""
@@ -386,6 +423,13 @@ class Population(ABC):
 
     @abstractmethod
     def _train(self, rollouts: int) -> dict[str, Floats]: ...
+
+    def _train_some(self, members: NDArray[np.int64], rollouts: int) -> dict[str, Floats]:
+        """Train some members and leave the others as they are. Metrics of those members."""
+        part = self.fork(members)
+        metrics = part._train(rollouts)
+        self._scatter(part, members)
+        return metrics
 
     @abstractmethod
     def _evaluate(self, episodes: int) -> Evaluation: ...

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from hpbench.errors import InvalidConfiguration, UnknownName
 from hpbench.hyperparameter import Hyperparameter, HyperparameterSpace
-from hpbench.learners import native, native_ppo
+from hpbench.learners import graph, native, native_ppo
 from hpbench.learners.advantage import generalised_advantage
-from hpbench.learners.networks import ActorCritic, forward
+from hpbench.learners.networks import ActorCritic, Weights, forward
 from hpbench.learners.normalisation import initial_moments, scaled, standardised, update_moments
 from hpbench.learners.play import PLAY_CALLS, play
 from hpbench.learners.population import SNIPPET, Evaluation, Floats, Population, State
@@ -49,6 +49,9 @@ coefficient: there it is 0, which a log scale does not have."""
 
 BUFFER = ("log_prob", "value", "reward", "done", "truncated", "final_value", "advantage", "return")
 """Per-step numbers of a rollout, float32 ``[members, steps, envs]``, beside observations and actions."""
+
+OPTIMISER = ("parameters", "adam_mean", "adam_square", "adam_steps")
+"""What an optimiser step changes in the state."""
 
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPSILON = 1e-5
@@ -82,8 +85,8 @@ class PPO(Population):
     """A population of PPO learners on a tensor task. See :class:`~hpbench.learners.population.Population`.
 
     Args:
-        engine: ``native`` (C++, CPU), ``torch`` (any device), or ``auto``: native where it is built and can do the
-            task.
+        engine: ``native`` (C++, CPU), ``graph`` (CUDA graphs of compiled kernels), ``torch`` (any device), or ``auto``:
+            the fastest that works here.
     """
 
     name = "ppo"
@@ -130,14 +133,21 @@ class PPO(Population):
         self._forget()
 
     def _choose(self, engine: str) -> str:
-        if engine not in ("auto", "native", "torch"):
-            raise UnknownName("engine", engine, ("auto", "native", "torch"))
-        if engine == "torch":
-            return "torch"
-        obstacle = native.obstacle(self.tasks[0], self.config.hidden, self.device)
-        if engine == "native" and obstacle is not None:
-            raise InvalidConfiguration(f"engine='native' cannot be used: {obstacle}. Use engine='auto' or 'torch'.")
-        return "native" if obstacle is None else "torch"
+        names = ("native", "graph", "torch")
+        if engine not in ("auto", *names):
+            raise UnknownName("engine", engine, ("auto", *names))
+        obstacles = {
+            "native": native.obstacle(self.tasks[0], self.config.hidden, self.device),
+            "graph": graph.obstacle(self.device),
+            "torch": None,
+        }
+        if engine == "auto":
+            return next(name for name in names if obstacles[name] is None)
+        if obstacles[engine] is not None:
+            raise InvalidConfiguration(
+                f"engine={engine!r} cannot be used: {obstacles[engine]}. Use engine='auto' or 'torch'."
+            )
+        return engine
 
     @property
     def steps_per_rollout(self) -> int:
@@ -152,59 +162,109 @@ class PPO(Population):
     # -- training
 
     def _train(self, rollouts: int) -> dict[str, Floats]:
-        totals = native_ppo.train(self, rollouts) if self.engine == "native" else self._run(rollouts)
+        totals = self._segment(rollouts)
         self.state["steps"] += rollouts * self.steps_per_rollout
         healthy = torch.isfinite(self.state["parameters"]).all(dim=1) & torch.isfinite(totals).all(dim=1)
         self.state["diverged"] |= ~healthy
-        self._keep_snippet()
         return self._metrics(totals)
 
-    def _run(self, rollouts: int) -> Tensor:
-        """A segment. Returns its totals, float64 ``[members, len(TOTALS)]``."""
-        totals = torch.zeros(self.members, len(TOTALS), dtype=torch.float64, device=self.device)
-        for _ in range(rollouts):
-            self._collect(totals)
-            self._estimate(totals)
-            self._update(totals)
-        self._measure(totals)
+    def _train_some(self, members: NDArray[np.int64], rollouts: int) -> dict[str, Floats]:
+        if self.engine != "graph":
+            return super()._train_some(members, rollouts)
+        # Another number of members would be other graphs: the others train along, and are put back.
+        others = self._index(np.setdiff1d(np.arange(self.members), members))
+        kept = {name: tensor[others] for name, tensor in self.state.items()}
+        metrics = self._train(rollouts)
+        for name, tensor in kept.items():
+            self.state[name][others] = tensor
+        return {name: values[members] for name, values in metrics.items()}
+
+    def _segment(self, rollouts: int) -> Tensor:
+        """Train. Returns the segment's totals, float64 ``[members, len(TOTALS)]``."""
+        if self.engine == "graph":
+            return graph.train(self, rollouts)
+        if self.engine == "native":
+            totals = native_ppo.train(self, rollouts)
+        else:
+            totals = torch.zeros(self.members, len(TOTALS), dtype=torch.float64, device=self.device)
+            for _ in range(rollouts):
+                self._collect(totals)
+                self._update(totals)
+            self._measure(totals)
+        self._keep_snippet()
         return totals
 
     @torch.no_grad()
     def _collect(self, totals: Tensor) -> None:
-        """One rollout into the buffer."""
+        """One rollout into the buffer, with advantages and returns."""
         state, buffer, steps = self.state, self.buffer, self.config.num_steps
-        envs = self.environments
-        per_step = (steps, self.config.num_envs)
+        envs, per_step = self.environments, (steps, self.config.num_envs)
         action_draws = self._uniform(Stream.ACTION, (*per_step, self._action_draws))
         reset_draws = self._uniform(Stream.ENVIRONMENT, (*per_step, envs.reset_draws))
         noise_draws = self._uniform(Stream.NOISE, (*per_step, envs.noise_draws))
         actor, critic, log_std = self.networks.unpack(state["parameters"])
-        moments: list[Tensor] = []
-        threshold = self.tasks[0].success_return
+        moments = {name: state[name] for name in ("observation_mean", "observation_variance")}
+        worlds = {name: state[name] for name in envs.NAMES}
+        records: list[State] = []
         for t in range(steps):
-            moments.append(state["env_observation"])
-            observation = self._normalised(state["env_observation"])
-            action, log_prob = self._sample(forward(actor, observation), log_std, action_draws[:, t])
-            buffer["observation"][:, t] = observation
-            buffer["action"][:, t] = action
-            buffer["log_prob"][:, t] = log_prob
-            buffer["value"][:, t] = forward(critic, observation)[..., 0]
-            step = envs.step(state, state["env_physics"], action, reset_draws[:, t], noise_draws[:, t])
-            done = step.terminated | step.truncated
-            buffer["reward"][:, t] = step.reward.float()
-            buffer["done"][:, t] = done.float()
-            buffer["truncated"][:, t] = step.truncated.float()
-            buffer["final_value"][:, t] = forward(critic, self._normalised(step.final_observation))[..., 0]
-            finished = torch.where(done, step.episode_return, 0.0)
-            success = done & (step.episode_return >= threshold) if threshold is not None else torch.zeros_like(done)
-            lengths = torch.where(done, step.episode_length, 0)
-            for column, values in enumerate((done, finished, finished**2, lengths, success)):
-                totals[:, column] += values.sum(dim=1)
-        buffer["last_value"].copy_(forward(critic, self._normalised(state["env_observation"]))[..., 0])
+            draws = action_draws[:, t], reset_draws[:, t], noise_draws[:, t]
+            worlds, record = self._interact(actor, log_std, worlds, moments, state["env_physics"], *draws)
+            records.append(record)
+        state |= worlds
+        for name in ("observation", "action", "log_prob", "reward", "done", "truncated"):
+            torch.stack([record[name] for record in records], dim=1, out=buffer[name])
+        # The critic is not needed while acting: one pass over the whole rollout is faster.
+        finals = torch.stack([record["final_observation"] for record in records], dim=1)
+        for name, observations in (("value", buffer["observation"]), ("final_value", finals)):
+            buffer[name].copy_(self._forward(critic, observations.flatten(1, 2)).view_as(buffer[name]))
+        last = self._normalised(state["env_observation"], moments)
+        buffer["last_value"].copy_(self._forward(critic, last)[..., 0])
+        self._count(records, totals)
         if self.config.normalize_observation:
-            update_moments(self.state, "observation", torch.stack(moments, dim=1).flatten(1, 2).double())
+            seen = torch.stack([record["raw_observation"] for record in records], dim=1)
+            update_moments(state, "observation", seen.flatten(1, 2).double())
+        self._estimate(totals)
 
-    @torch.no_grad()
+    def _interact(
+        self,
+        actor: Weights,
+        log_std: Tensor,
+        worlds: State,
+        moments: State,
+        physics: Tensor,
+        action_draws: Tensor,
+        reset_draws: Tensor,
+        noise_draws: Tensor,
+    ) -> tuple[State, State]:
+        """One step of all environments: their next state, and what there is to record. Changes nothing."""
+        raw, worlds = worlds["env_observation"], dict(worlds)
+        observation = self._normalised(raw, moments)
+        action, log_prob = self._sample(forward(actor, observation), log_std, action_draws)
+        step = self.environments.step(worlds, physics, action, reset_draws, noise_draws)
+        done = step.terminated | step.truncated
+        return worlds, {
+            "observation": observation,
+            "raw_observation": raw,
+            "action": action,
+            "log_prob": log_prob,
+            "reward": step.reward.float(),
+            "done": done.float(),
+            "truncated": step.truncated.float(),
+            "final_observation": self._normalised(step.final_observation, moments),
+            "episode_return": torch.where(done, step.episode_return, 0.0),
+            "episode_length": torch.where(done, step.episode_length, 0),
+        }
+
+    def _count(self, records: Sequence[State], totals: Tensor) -> None:
+        """Add the episodes that ended in a rollout to the totals."""
+        done = self.buffer["done"]
+        finished = torch.stack([record["episode_return"] for record in records], dim=1)
+        lengths = torch.stack([record["episode_length"] for record in records], dim=1)
+        threshold = self.tasks[0].success_return
+        success = (done > 0) & (finished >= threshold) if threshold is not None else torch.zeros_like(done)
+        for column, values in enumerate((done, finished, finished.square(), lengths, success)):
+            totals[:, column] += values.sum(dim=(1, 2), dtype=torch.float64)
+
     def _estimate(self, totals: Tensor) -> None:
         """Advantages and returns of the rollout in the buffer."""
         buffer = self.buffer
@@ -213,9 +273,8 @@ class PPO(Population):
         if self.config.normalize_reward:
             reward = self._scaled_reward(reward, buffer["done"])
         reward = reward + discount[:, None, None] * buffer["truncated"] * buffer["final_value"]
-        buffer["advantage"].copy_(
-            generalised_advantage(reward, buffer["value"], buffer["done"], buffer["last_value"], discount, gae_lambda)
-        )
+        given = (reward, buffer["value"], buffer["done"], buffer["last_value"])
+        buffer["advantage"].copy_(self._advantages(*given, discount, gae_lambda))
         torch.add(buffer["advantage"], buffer["value"], out=buffer["return"])
         variance = buffer["return"].double().flatten(1).var(dim=1, correction=0)
         residual = buffer["advantage"].double().flatten(1).var(dim=1, correction=0)
@@ -236,6 +295,10 @@ class PPO(Population):
             if not whole:
                 totals[members] = part_totals
                 self._scatter(part, members)
+        self._add_movement(before, totals)
+
+    def _add_movement(self, before: Tensor, totals: Tensor) -> None:
+        """Add how far a rollout's updates moved the parameters, relative to their size."""
         moved = torch.linalg.vector_norm(self.state["parameters"] - before, dim=1)
         totals[:, TOTALS.index("update_ratio")] += moved / torch.linalg.vector_norm(before, dim=1)
 
@@ -246,32 +309,39 @@ class PPO(Population):
         for i, (epochs, minibatches) in enumerate(pairs.tolist()):
             yield epochs, min(minibatches, self.steps_per_rollout), np.flatnonzero(group.reshape(-1) == i)
 
-    def _epoch(self, minibatches: int, totals: Tensor) -> None:
+    def _epoch(self, minibatches: int, totals: Tensor, active: Tensor | None = None) -> None:
+        """One pass over the rollout in the buffer.
+
+        Args:
+            minibatches: how many parts it is split into.
+            totals: are added to.
+            active: bool ``[members]``; the others are left as they are. None: all.
+        """
         size = self.steps_per_rollout
         keys, calls = self.state["rng_keys"][:, Stream.MINIBATCH], self.state["rng_calls"][:, Stream.MINIBATCH]
-        order = torch.argsort(random_words(keys, calls, size), dim=1, stable=True)
-        calls += 1
+        order = torch.argsort(self._words(keys, calls, size), dim=1, stable=True)
+        calls += 1 if active is None else active
         names = ("observation", "action", "log_prob", "advantage", "return")
         flat = {name: self.buffer[name].flatten(1, 2) for name in names}
+        rows = torch.arange(self.members, device=self.device)[:, None]
         for i in range(minibatches):
             index = order[:, i * size // minibatches : (i + 1) * size // minibatches]
-            rows = torch.arange(self.members, device=self.device)[:, None]
-            self._minibatch({name: values[rows, index] for name, values in flat.items()}, totals)
+            self._minibatch({name: values[rows, index] for name, values in flat.items()}, totals, active)
 
-    def _minibatch(self, batch: State, totals: Tensor) -> None:
-        """One optimiser step of every member."""
+    def _minibatch(self, batch: State, totals: Tensor, active: Tensor | None) -> None:
+        """One optimiser step of every active member."""
         parameters = self.state["parameters"].detach().requires_grad_()
-        loss, statistics = self._loss(parameters, batch)
+        loss, statistics = self._loss(parameters, batch, self.state["hyperparameters"])
         (gradient,) = torch.autograd.grad(loss.sum(), parameters)
         with torch.no_grad():
-            norm = torch.linalg.vector_norm(gradient, dim=1)
-            scale = self._hyperparameter("max_gradient_norm") / (norm + 1e-6)
-            self._adam(gradient * scale.clamp(max=1.0)[:, None])
+            optimiser = {name: self.state[name] for name in OPTIMISER}
+            moved, norms = self._descend(optimiser, gradient, self.state["hyperparameters"], active)
+            self.state |= moved
             first = TOTALS.index("policy_loss")
-            columns = (*statistics, norm, (scale < 1.0).float(), torch.ones_like(norm))
-            totals[:, first : first + len(columns)] += torch.stack(columns, dim=1)
+            columns = torch.stack((*statistics, *norms, torch.ones_like(norms[0])), dim=1)
+            totals[:, first : first + columns.shape[1]] += columns if active is None else columns * active[:, None]
 
-    def _loss(self, parameters: Tensor, batch: State) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _loss(self, parameters: Tensor, batch: State, table: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Loss ``[members]``, and policy loss, value loss, relative entropy, KL, clip fraction, each ``[members]``."""
         actor, critic, log_std = self.networks.unpack(parameters)
         output = forward(actor, batch["observation"])
@@ -279,15 +349,15 @@ class PPO(Population):
         advantage = batch["advantage"]
         if advantage.shape[1] > 1:
             advantage = (advantage - advantage.mean(1, True)) / (advantage.std(1, keepdim=True) + 1e-8)
-        clip = self._hyperparameter("clip_range")[:, None]
+        clip = self._column(table, "clip_range")[:, None]
         log_ratio = log_prob - batch["log_prob"]
         ratio = log_ratio.exp()
         clipped = torch.minimum(torch.maximum(ratio, 1.0 - clip), 1.0 + clip)
         policy_loss = -torch.minimum(advantage * ratio, advantage * clipped).mean(dim=1)
         value = forward(critic, batch["observation"])[..., 0]
         value_loss = (batch["return"] - value).square().mean(dim=1)
-        bonus = self._hyperparameter("entropy_coefficient") * entropy
-        loss = policy_loss + self._hyperparameter("value_coefficient") * value_loss - bonus
+        bonus = self._column(table, "entropy_coefficient") * entropy
+        loss = policy_loss + self._column(table, "value_coefficient") * value_loss - bonus
         with torch.no_grad():
             # The low-variance estimator of Schulman 2020, joschu.net/blog/kl-approx.html
             kl = (ratio - 1.0 - log_ratio).mean(dim=1)
@@ -295,19 +365,31 @@ class PPO(Population):
         statistics = (policy_loss, value_loss, entropy / self._entropy_unit, kl, clip_fraction)
         return loss, tuple(s.detach() for s in statistics)
 
-    def _adam(self, gradient: Tensor) -> None:
-        """Kingma and Ba 2015, with a learning rate per member."""
-        state, (beta1, beta2) = self.state, ADAM_BETAS
-        state["adam_steps"] += 1
-        count = state["adam_steps"].double()
-        state["adam_mean"].mul_(beta1).add_(gradient, alpha=1.0 - beta1)
-        state["adam_square"].mul_(beta2).addcmul_(gradient, gradient, value=1.0 - beta2)
-        rate = self.state["hyperparameters"][:, self.hyperparameters.index("learning_rate")]
+    def _descend(
+        self, optimiser: State, gradient: Tensor, table: Tensor, active: Tensor | None
+    ) -> tuple[State, tuple[Tensor, Tensor]]:
+        """Adam (Kingma and Ba 2015) with a learning rate and a limit of the gradient's norm per member.
+
+        Returns:
+            The next parameters and moments, and per member the norm before clipping and whether it was clipped.
+        """
+        beta1, beta2 = ADAM_BETAS
+        norm = torch.linalg.vector_norm(gradient, dim=1)
+        scale = self._column(table, "max_gradient_norm") / (norm + 1e-6)
+        gradient = gradient * scale.clamp(max=1.0)[:, None]
+        steps = optimiser["adam_steps"] + 1
+        count = steps.double()
+        mean = torch.add(optimiser["adam_mean"] * beta1, gradient, alpha=1.0 - beta1)
+        square = torch.addcmul(optimiser["adam_square"] * beta2, gradient, gradient, value=1.0 - beta2)
+        rate = table[:, self.hyperparameters.index("learning_rate")]
         step = (rate / (1.0 - beta1**count)).float()[:, None]
         correction = torch.sqrt(1.0 - beta2**count).float()[:, None]
-        state["parameters"] = state["parameters"] - step * state["adam_mean"] / (
-            state["adam_square"].sqrt() / correction + ADAM_EPSILON
-        )
+        parameters = optimiser["parameters"] - step * mean / (square.sqrt() / correction + ADAM_EPSILON)
+        moved = {"parameters": parameters, "adam_mean": mean, "adam_square": square, "adam_steps": steps}
+        if active is not None:
+            chosen = {1: active, 2: active[:, None]}
+            moved = {name: torch.where(chosen[new.dim()], new, optimiser[name]) for name, new in moved.items()}
+        return moved, (norm, (scale < 1.0).float())
 
     @torch.no_grad()
     def _measure(self, totals: Tensor) -> None:
@@ -361,18 +443,24 @@ class PPO(Population):
         actor, _, log_std = self.networks.unpack(self.state["parameters"])
 
         def act(observation: Tensor, draws: Tensor) -> Tensor:
-            return self._sample(forward(actor, self._normalised(observation)), log_std, draws)[0]
+            return self._sample(forward(actor, self._normalised(observation, self.state)), log_std, draws)[0]
 
         result = play(self.tasks[0], self.state["env_physics"], act, self._action_draws, keys, calls, episodes)
         calls += PLAY_CALLS
         return result
 
+    # -- what engines may replace by compiled versions
+
+    _forward = staticmethod(forward)
+    _advantages = staticmethod(generalised_advantage)
+    _words = staticmethod(random_words)
+    _draws = staticmethod(uniform)
+
     # -- normalisation, buffers, metrics
 
-    def _normalised(self, observation: Tensor) -> Tensor:
-        if not self.config.normalize_observation:
-            return observation
-        return standardised(self.state, "observation", observation)
+    def _normalised(self, observation: Tensor, moments: State) -> Tensor:
+        """``[members, batch, size]`` by the running moments ``observation_mean`` and ``observation_variance``."""
+        return standardised(moments, "observation", observation) if self.config.normalize_observation else observation
 
     def _scaled_reward(self, reward: Tensor, done: Tensor) -> Tensor:
         """Rewards over the running deviation of the discounted return (as Gymnasium's NormalizeReward)."""
@@ -387,16 +475,22 @@ class PPO(Population):
         return scaled(self.state, "return", reward)
 
     def _hyperparameter(self, name: str) -> Tensor:
-        return self.state["hyperparameters"][:, self.hyperparameters.index(name)].float()
+        return self._column(self.state["hyperparameters"], name)
+
+    def _column(self, table: Tensor, name: str) -> Tensor:
+        return table[:, self.hyperparameters.index(name)].float()
 
     def _uniform(self, stream: Stream, shape: tuple[int, ...]) -> Tensor:
         """One call of a stream: ``[members, *shape]``. The call counters advance."""
         keys, calls = self.state["rng_keys"][:, stream], self.state["rng_calls"][:, stream]
-        draws = uniform(keys.to(self.device), calls.to(self.device), math.prod(shape)).view(-1, *shape)
+        draws = self._draws(keys.to(self.device), calls.to(self.device), math.prod(shape)).view(-1, *shape)
         calls += 1
         return draws
 
     def _forget(self) -> None:
+        self.buffer: State = {}
+        if self.engine == "graph":
+            return  # it has buffers of its own
         steps, envs, task = self.config.num_steps, self.config.num_envs, self.tasks[0]
         shapes: dict[str, tuple[int, ...]] = dict.fromkeys(BUFFER, (steps, envs))
         shapes |= {

@@ -52,6 +52,9 @@ class Environments:
     Random numbers come in from outside: uniforms for restarts and for observation noise.
     """
 
+    NAMES = ("env_state", "env_elapsed", "env_return", "env_queue", "env_observation")
+    """The entries of the state that :meth:`step` changes."""
+
     def __init__(self, task: Task, envs: int) -> None:
         self.task, self.dynamics, self.envs = task, task.dynamics, envs
         self.width = 1 if task.discrete else task.action_count

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from agents.branch_oracle import BranchOracle
 from agents.decay import CosineDecay, LinearDecay
 from agents.fixed import HandTuned, LibraryDefault
 from agents.kl_adaptive import KLAdaptive
@@ -21,7 +22,7 @@ from agents.plateau import Plateau
 from agents.random_search import StaticRandom
 from agents.random_updates import RandomMatched, RandomUpdates
 from hpbench import tasks
-from hpbench.agent import AGENTS, Agent, make_agent
+from hpbench.agent import AGENTS, Agent, make_agent, needs_of
 from hpbench.control.options import CHOICES
 from hpbench.control.registration import ENVIRONMENTS
 
@@ -35,7 +36,10 @@ BUILT_IN = {
     "cosine-decay": CosineDecay,
     "kl-adaptive": KLAdaptive,
     "plateau": Plateau,
+    "branch-oracle": BranchOracle,
 }
+CHEAPER = {"branch-oracle": {"horizon": 1, "random": 1, "evaluation_episodes": 2}}
+"""Arguments of agents whose defaults take longer than these tests should."""
 NAMES = sorted({*BUILT_IN, *AGENTS})
 DECISIONS = 4
 PLACES = [
@@ -50,7 +54,7 @@ every_agent = pytest.mark.parametrize("name", NAMES)
 
 def new_agent(name: str) -> Any:
     """A registered agent; the built-in ones also where the distribution is not installed."""
-    return make_agent(name if name in AGENTS else BUILT_IN[name])
+    return make_agent(name if name in AGENTS else BUILT_IN[name], **CHEAPER.get(name, {}))
 
 
 def environment(agent: Any, place: tuple[str, str, str] = PLACES[0]) -> Any:
@@ -70,9 +74,16 @@ def environment(agent: Any, place: tuple[str, str, str] = PLACES[0]) -> Any:
     )
 
 
+def bind(agent: Any, env: Any) -> None:
+    """Give an agent what it needs of its environment."""
+    if needs_of(agent) == "branch":
+        agent.bind(env.unwrapped.branch)
+
+
 def play(agent: Any, env: Any, seed: int = 0, agent_seed: int = 0) -> tuple[list[Any], list[dict[str, float]]]:
     """Actions and effective values of one meta-episode, from the agent's reset on."""
     observation, info = env.reset(seed=seed)
+    bind(agent, env)
     agent.reset(env.unwrapped.agent_spec, agent_seed)
     actions, values, over = [], [info["hpbench"]["values"]], False
     while not over:
@@ -143,6 +154,7 @@ def test_a_copy_made_on_the_way_goes_on_alone(name: str, duplicate: Any) -> None
     agent = new_agent(name)
     env = environment(agent)
     observation, _ = env.reset(seed=1)
+    bind(agent, env)
     agent.reset(env.unwrapped.agent_spec, 1)
     seen = []
     for _ in range(DECISIONS - 1):
@@ -150,6 +162,8 @@ def test_a_copy_made_on_the_way_goes_on_alone(name: str, duplicate: Any) -> None
         observation, *_ = env.step(agent.act(observation))
     seen.append(observation)
     twin, third = duplicate(agent), duplicate(agent)
+    for other in (twin, third):
+        bind(other, env)
     expected = [agent.act(observation) for observation in seen]
     agent.reset(env.unwrapped.agent_spec, 99)
     agent.act(seen[0])
@@ -164,8 +178,10 @@ def test_neither_observation_nor_action_is_shared(name: str) -> None:
     agent = new_agent(name)
     env = environment(agent)
     observation, _ = env.reset(seed=2)
+    bind(agent, env)
     agent.reset(env.unwrapped.agent_spec, 2)
     twin = copy.deepcopy(agent)
+    bind(twin, env)
     kept = copy.deepcopy(observation)
     action = agent.act(observation)
     np.testing.assert_equal(observation, kept)

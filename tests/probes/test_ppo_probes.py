@@ -163,7 +163,9 @@ def batch(population: PPO, log_prob_shift: float, advantage: list[float]) -> dic
 def policy_gradient(shift: float, advantage: list[float]) -> tuple[float, float]:
     population = PPO(probe_task(Probe()), [3], PPOConfig(1, 8), values={"value_coefficient": 0.05}, engine="torch")
     parameters = population.state["parameters"].requires_grad_()
-    loss, (policy_loss, _, _, _, clip_fraction) = population._loss(parameters, batch(population, shift, advantage))
+    loss, (policy_loss, _, _, _, clip_fraction) = population._loss(
+        parameters, batch(population, shift, advantage), population.state["hyperparameters"]
+    )
     (gradient,) = torch.autograd.grad(loss.sum(), parameters)
     actor = sum(population.networks.actor.parts)
     assert math.isfinite(policy_loss.item())

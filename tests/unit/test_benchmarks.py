@@ -55,13 +55,16 @@ def load(path: Path) -> Any:
 @pytest.mark.slow
 def test_speed(module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("stable_baselines3")
-    run(module("speed"), monkeypatch, "--engines", "torch", "--out", str(tmp_path))
-    results = load(tmp_path / "speed.json")["results"]
-    assert [(r["engine"], r["members"], r["threads"]) for r in results] == [
-        ("sb3", 1, 1), ("torch", 1, 1), ("torch", 2, 1), ("torch", 2, 2)
-    ]  # fmt: skip
-    assert all(len(r["rates"]) == 2 and min(r["rates"]) > 0 for r in results)
-    assert results[0]["ratio_to_sb3"] == 1.0
+    for learner in ("ppo", "dqn", "sac"):
+        run(module("speed"), monkeypatch, "--engines", "torch", "--learners", learner, "--out", str(tmp_path))
+    workloads = load(tmp_path / "speed.json")["workloads"]
+    assert list(workloads) == ["ppo", "dqn", "sac"]
+    for results in workloads.values():
+        assert [(r["engine"], r["members"], r["threads"]) for r in results] == [
+            ("sb3", 1, 1), ("torch", 1, 1), ("torch", 2, 1), ("torch", 2, 2)
+        ]  # fmt: skip
+        assert all(len(r["rates"]) == 2 and min(r["rates"]) > 0 for r in results)
+        assert results[0]["ratio_to_sb3"] == 1.0
     assert "Stable-Baselines3" in (tmp_path / "speed.md").read_text(encoding="utf-8")
 
 
@@ -165,7 +168,7 @@ def test_both_sides_get_the_same_network_and_numbers(module: Any) -> None:
     pytest.importorskip("stable_baselines3")
     subjects = module("subjects")
     setting = subjects.Setting("classic/pendulum", 4, 64, {"learning_rate": 1e-3, "minibatches": 8})
-    ours, peer = subjects.Ours(setting, [0], "torch"), subjects.Peer(setting, 0)
+    ours, peer = subjects.Ours(setting, [0], "torch"), subjects.make_peer(setting, 0)
     assert ours.population.networks.size == sum(p.numel() for p in peer.model.policy.parameters())
     assert ours.steps_per_rollout == peer.steps_per_rollout == 256
     assert peer.model.batch_size == 32
@@ -188,7 +191,7 @@ def test_both_sides_get_the_same_network_and_numbers(module: Any) -> None:
 def test_changes_reach_the_peer_where_they_act(module: Any) -> None:
     pytest.importorskip("stable_baselines3")
     subjects = module("subjects")
-    peer = subjects.Peer(subjects.Setting("classic/cartpole", 2, 16), 0)
+    peer = subjects.make_peer(subjects.Setting("classic/cartpole", 2, 16), 0)
     wish = {"learning_rate": 7e-3, "clip_range": 0.11, "discount": 0.9, "gae_lambda": 0.8, "update_epochs": 2}
     peer.set_values({**wish, "minibatches": 2, "entropy_coefficient": 0.05, "value_coefficient": 0.7})
     peer.set_values({"max_gradient_norm": 0.3})
@@ -206,7 +209,7 @@ def test_changes_reach_the_peer_where_they_act(module: Any) -> None:
 def test_evaluation_of_the_peer_leaves_its_training_environment_alone(module: Any) -> None:
     pytest.importorskip("stable_baselines3")
     subjects = module("subjects")
-    peer = subjects.Peer(subjects.Setting("classic/cartpole", 2, 16), 0)
+    peer = subjects.make_peer(subjects.Setting("classic/cartpole", 2, 16), 0)
     peer.train(1)
     before, steps = peer.model._last_obs.copy(), peer.model.num_timesteps
     returns = peer.evaluate(5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -11,11 +12,11 @@ import pytest
 
 import hpbench
 from hpbench import learners, tasks
-from hpbench.agent import AGENTS
+from hpbench.agent import AGENTS, POPULATION_AGENTS
 from hpbench.cli import main
 from hpbench.cli.commands import DEFAULT_AGENTS
 from hpbench.cli.listing import TABLES
-from hpbench.control.registration import ENVIRONMENTS
+from hpbench.control.registration import ENVIRONMENTS, PARALLEL_ENVIRONMENTS
 from hpbench.evaluation.suite import suite_names
 
 SUITE = """
@@ -81,7 +82,7 @@ def test_help_teaches(shell: Shell) -> None:
         assert command in text
 
 
-@pytest.mark.parametrize("command", ["list", "info", "run", "report", "doctor"])
+@pytest.mark.parametrize("command", ["list", "info", "run", "population", "report", "doctor"])
 def test_every_command_has_help(shell: Shell, command: str) -> None:
     assert "Usage: hpbench " + command in shell(command, "--help")
 
@@ -104,7 +105,8 @@ def test_as_a_module() -> None:
 
 def test_list_shows_everything(shell: Shell) -> None:
     text = shell("list")
-    names = [*ENVIRONMENTS, *tasks.task_ids(), *learners.LEARNERS, *AGENTS, *suite_names()]
+    names = [*ENVIRONMENTS, *PARALLEL_ENVIRONMENTS, *tasks.task_ids(), *learners.LEARNERS]
+    names += [*AGENTS, *POPULATION_AGENTS, *suite_names()]
     names += learners.make("ppo").hyperparameters
     assert [name for name in names if name not in text] == []
     assert "256 train, 64 validation, 64 test variants" in text
@@ -137,6 +139,8 @@ def test_list_one_table(shell: Shell, what: str) -> None:
         ("ppo", ["learning_rate", "num_envs", "Schulman"]),
         ("gae_lambda", ["0.5 to 0.999", "log(1-x)", "between updates"]),
         ("kl-adaptive", ["agents.kl_adaptive:KLAdaptive", "target: float = 0.01"]),
+        ("pbt", ["agents.pbt:PBT", "quantile: float = 0.25", "Jaderberg"]),
+        ("HPControl-Population-v0", ["copy_from", "Observation Space", "Episode End"]),
         ("agents.fixed:LibraryDefault", ["Keeps what the track starts with"]),
         ("quick-v0", ["classic/acrobot", "100-104", "hash"]),
     ],
@@ -146,7 +150,18 @@ def test_info(shell: Shell, name: str, expected: list[str]) -> None:
     assert [part for part in expected if part not in text] == []
 
 
-@pytest.mark.parametrize("name", [*tasks.task_ids(), *learners.LEARNERS, *AGENTS, *suite_names(), *ENVIRONMENTS])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *tasks.task_ids(),
+        *learners.LEARNERS,
+        *AGENTS,
+        *suite_names(),
+        *ENVIRONMENTS,
+        *PARALLEL_ENVIRONMENTS,
+        *POPULATION_AGENTS,
+    ],
+)
 def test_everything_that_is_listed_has_details(shell: Shell, name: str) -> None:
     assert name in shell("info", name)
 
@@ -162,6 +177,10 @@ def test_everything_that_is_listed_has_details(shell: Shell, name: str) -> None:
         (["run", "--agent", "no_such_module:X"], "No module 'no_such_module'"),
         (["run", "--suite", "quick"], "Unknown suite 'quick'. Did you mean 'quick-v0'"),
         (["run", "--device", "gpu"], "Unknown device 'gpu'"),
+        (["population", "--agent", "pb"], "Unknown population agent 'pb'. Did you mean"),
+        (["population", "--seeds", "1,2"], 'write seeds as "first-last"'),
+        (["population", "--seeds", "3-2"], "the seeds '3-2' are none"),
+        (["population", "--output", "."], "exists already"),
         (["report", "--results", "nowhere"], "There are no results in 'nowhere'"),
     ],
 )
@@ -207,6 +226,19 @@ def test_run_then_report_then_resume(shell: Shell, tmp_path: Path, monkeypatch: 
     assert Path("out/tiny-v0/report.md").is_file()
     shell("report", "--results", "out/tiny-v0", "--output", "elsewhere")
     assert Path("elsewhere/report.html").is_file()
+
+
+def test_population(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    budget = ["--members", "3", "--steps", "1024", "--decisions", "2", "--seeds", "3-4"]
+    text = shell("population", *budget, "--output", "out/games.jsonl")
+    assert "pbt seed 4: best" in text
+    assert "independent 2" in text
+    games = [json.loads(line) for line in Path("out/games.jsonl").read_text().splitlines()]
+    assert [(game["agent"], game["seed"]) for game in games] == [
+        (agent, seed) for agent in ("independent", "pbt") for seed in (3, 4)
+    ]
+    assert all(game["steps"] == 3 * 1024 for game in games)
 
 
 def test_default_agents_are_registered() -> None:

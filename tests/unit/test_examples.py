@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import hpbench
+from hpbench.evaluation.statistics import compare
 from hpbench.evaluation.tables import ranking
 
 FOLDER = Path(__file__).parents[2] / "examples"
@@ -32,6 +35,42 @@ evaluation_episodes = 2
 """
 
 
+def test_a_meta_agent_is_trained(tmp_path: Path) -> None:
+    """A few decisions are enough to see that the policy is what Stable-Baselines3 trained, and survives its file."""
+    pytest.importorskip("stable_baselines3")
+    example = runpy.run_path(str(FOLDER / "train_meta_agent.py"))
+    options = {**example["TRAIN"], "steps": 1024, "decisions": 2, "evaluation_episodes": 1}
+    trained, untrained, decisions = example["train"](1.0, 240, 6, 0, options)
+    assert decisions == 240
+    observation = np.linspace(-1.0, 1.0, 164, dtype=np.float32)
+    assert not np.array_equal(trained.act(observation), untrained.act(observation))
+    trained.save(tmp_path / "policy.npz")
+    np.testing.assert_array_equal(
+        example["MetaAgent"](tmp_path / "policy.npz").act(observation), trained.act(observation)
+    )
+    names, scores = example["test"](lambda: trained, 2, "classic/cartpole", {**example["TEST"], "steps": 5120})
+    assert all(name.startswith("classic/cartpole@test-") for name in names)
+    assert np.isfinite(scores).all()
+
+
+def test_the_committed_meta_agent_is_the_one_of_the_table() -> None:
+    """The numbers follow from the committed scores; the policy beats the default on the first test variant again."""
+    example = runpy.run_path(str(FOLDER / "train_meta_agent.py"))
+    data = json.loads((FOLDER / "results" / "meta_agent.json").read_text(encoding="utf-8"))
+    scores = {name: np.array(values) for name, values in data["meta_scores"].items()}
+    rows = np.array([name.partition("@")[0] for name in data["tasks"]])
+    strata = {name: [values[rows == task] for task in sorted(set(rows))] for name, values in scores.items()}
+    found = compare(strata["meta-agent"], strata["library-default"]).difference
+    assert found.low == pytest.approx(data["against"]["library-default"]["low"])
+    assert found.low > 0.0
+    table = (FOLDER / "results" / "meta_agent.md").read_text(encoding="utf-8")
+    assert f"{found.estimate:+.3f} [{found.low:+.3f}, {found.high:+.3f}]" in table
+    names, again = example["test"](example["MetaAgent"], 1, "classic/cartpole", example["TEST"])
+    assert names == data["tasks"][:1]
+    # Not exactly the same score: on another processor the policy may round differently, which training amplifies.
+    assert again[0] > scores["library-default"][0] + 0.1
+
+
 def test_own_agent_takes_part_in_a_suite(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(SUITE, encoding="utf-8")
     sprinter = runpy.run_path(str(FOLDER / "own_agent.py"))["Sprinter"]()
@@ -43,3 +82,36 @@ def test_own_agent_takes_part_in_a_suite(tmp_path: Path) -> None:
     shares = [value / start for value in chosen.values["learning_rate"]]
     assert shares == pytest.approx([2.0, 4.0, 4.0 * 0.9, 4.0 * 0.81], rel=0.01)
     assert "sprinter" in ranking(results).to_text()
+
+
+def test_population_study_runs(tmp_path: Path) -> None:
+    pytest.importorskip("pettingzoo")
+    pytest.importorskip("sklearn")
+    program = runpy.run_path(str(FOLDER / "population_study.py"))
+    study = program["run_study"](2, tmp_path, {"classic/cartpole": 5120}, members=3)
+    assert json.loads((tmp_path / "population_study.json").read_text()) == study
+    assert len(study["games"]) == 2 * len(program["AGENTS"])
+    for row in study["comparisons"]:
+        games = {(g["seed"], g["agent"]): g[row["score"]] for g in study["games"]}
+        differences = [games[seed, row["agent"]] - games[seed, "independent"] for seed in (100, 101)]
+        assert row["difference"] == pytest.approx(sum(differences) / 2)
+        assert row["wins"] == sum(difference > 0 for difference in differences)
+        assert row["interval_95"] == pytest.approx(sorted(differences))
+    assert "| pb2 | all | mean of members | 2 |" in (tmp_path / "population_study.md").read_text()
+
+
+def test_the_committed_population_study_is_what_its_games_say() -> None:
+    program = runpy.run_path(str(FOLDER / "population_study.py"))
+    study = json.loads((FOLDER / "results" / "population_study.json").read_text())
+    settings = study["settings"]
+    assert program["compare_agents"](study["games"], settings["steps_per_member"]) == study["comparisons"]
+    assert program["to_markdown"](study) == (FOLDER / "results" / "population_study.md").read_text()
+    for game in study["games"]:
+        steps = settings["steps_per_member"][game["task"].partition("@")[0]]
+        assert game["diverged"] or game["steps"] == settings["members"] * steps
+    found = {(row["agent"], row["task"], row["score"]): row for row in study["comparisons"]}
+    assert all(row["pairs"] >= 10 for row in found.values())
+    # The claim: copying pays.
+    assert found["pbt", "all", "best_score"]["interval_95"][0] > 0
+    for task in settings["steps_per_member"]:
+        assert found["pbt", task, "mean_score"]["interval_95"][0] > 0

@@ -199,3 +199,16 @@ def test_a_missing_gpu_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_device("cuda:0", 1) == "cuda:0"
     with pytest.raises(InvalidConfiguration, match="cuda:1"):
         resolve_device("cuda:1", 1)
+
+
+def test_a_task_with_a_split_is_a_variant_drawn_by_the_seed() -> None:
+    options = EnvOptions(task="classic/acrobot@validation")
+    drawn = [starting_task(options, seed).id for seed in range(20)]
+    assert drawn == [starting_task(options, seed).id for seed in range(20)]
+    assert len(set(drawn)) > 10
+    assert all(name.startswith("classic/acrobot@validation-") for name in drawn)
+    assert starting_task(EnvOptions(task="classic/acrobot@validation-3"), 0).id == "classic/acrobot@validation-3"
+    with pytest.raises(UnknownName, match="classic/acrobot"):
+        starting_task(EnvOptions(task="classic/acrobt@train"), 0)
+    with pytest.raises(UnknownName, match="train"):
+        starting_task(EnvOptions(task="classic/acrobot@trian"), 0)
