@@ -11,7 +11,7 @@ This file is the reference. The native engine does the same on the same state, o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -182,10 +182,10 @@ class SAC(Population):
         """A segment. Returns its totals, float64 ``[members, len(TOTALS)]``."""
         totals = torch.zeros(self.members, len(TOTALS), dtype=torch.float64, device=self.device)
         steps = self.config.num_steps
-        due = self._due(rollouts * steps)
+        schedule = self._schedule(self._due(rollouts * steps))
         for start in range(0, rollouts * steps, steps):
             before = self.state["parameters"].clone()
-            self._rollout(due[start : start + steps], totals)
+            self._rollout(schedule[start : start + steps], totals)
             moved = torch.linalg.vector_norm(self.state["parameters"] - before, dim=1)
             totals[:, TOTALS.index("update_ratio")] += moved / torch.linalg.vector_norm(before, dim=1)
             totals[:, TOTALS.index("rollouts")] += 1
@@ -198,16 +198,34 @@ class SAC(Population):
         stays in the state, so that the number of gradient steps is exact over any number of segments.
         """
         rate = np.rint(self.values()["updates_per_step"] * CREDIT).astype(np.int64)
-        credit, envs = self.array("update_credit").copy(), self.config.num_envs
+        credit, taken, envs = self.array("update_credit").copy(), self.steps, self.config.num_envs
         due = np.zeros((steps, self.members), dtype=np.int64)
         for t in range(steps):
-            started = self.steps + envs * (t + 1) > self.config.learning_starts
+            started = taken + envs * (t + 1) > self.config.learning_starts
             credit += np.where(started, rate * envs, 0)
             due[t], credit = credit // CREDIT, credit % CREDIT
         self.state["update_credit"].copy_(torch.from_numpy(credit))
         return due
 
-    def _rollout(self, due: NDArray[np.int64], totals: Tensor) -> None:
+    def _schedule(self, due: NDArray[np.int64]) -> list[list[tuple[Tensor, int]]]:
+        """Gradient steps after each step of the environments, as batches: members of one batch size, and that size.
+
+        Made before the segment starts, so that nothing in it waits for the device.
+        """
+        sizes = self.values()["batch_size"].astype(np.int64)
+        known: dict[bytes, list[tuple[Tensor, int]]] = {}
+        schedule = []
+        for counts in due:
+            if counts.tobytes() not in known:
+                known[counts.tobytes()] = [
+                    (torch.from_numpy(np.flatnonzero((counts > k) & (sizes == size))).to(self.device), int(size))
+                    for k in range(int(counts.max()))
+                    for size in np.unique(sizes[counts > k])
+                ]
+            schedule.append(known[counts.tobytes()])
+        return schedule
+
+    def _rollout(self, schedule: Sequence[Sequence[tuple[Tensor, int]]], totals: Tensor) -> None:
         """Step all environments, and learn after every step."""
         state, envs, steps = self.state, self.environments, self.config.num_steps
         per_step = (steps, self.config.num_envs)
@@ -223,7 +241,7 @@ class SAC(Population):
             append(state, observation, action, step.reward, step.final_observation, step.terminated, step.truncated)
             state["steps"] += self.config.num_envs
             self._count(step, totals)
-            for rows, size in self._groups(due[t]):
+            for rows, size in schedule[t]:
                 self._learn(rows, size, totals)
 
     def _count(self, step: Transition, totals: Tensor) -> None:
@@ -269,18 +287,10 @@ class SAC(Population):
         warm_up = (self.state["steps"] < self.config.learning_starts)[:, None, None]
         return torch.where(warm_up, policy.explore(draws), policy.sample(forward(actor, observation), draws))
 
-    def _groups(self, due: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], int]]:
-        """Gradient steps as batches: the members that take one, all with one batch size."""
-        sizes = self.array("hyperparameters")[:, self.hyperparameters.index("batch_size")].astype(np.int64)
-        for k in range(int(due.max())):
-            for size in np.unique(sizes[due > k]):
-                yield np.flatnonzero((due > k) & (sizes == size)), int(size)
-
     # -- one gradient step
 
-    def _learn(self, members: NDArray[np.int64], size: int, totals: Tensor) -> None:
-        """One gradient step of some members, with ``size`` transitions each."""
-        rows = torch.as_tensor(members, device=self.device)
+    def _learn(self, rows: Tensor, size: int, totals: Tensor) -> None:
+        """One gradient step of the members ``rows``, with ``size`` transitions each."""
         part = {name: self.state[name][rows] for name in _LEARNED}
         keys, calls = part["rng_keys"][:, Stream.MINIBATCH], part["rng_calls"][:, Stream.MINIBATCH]
         index = uniform_index(self.state, rows, random_words(keys, calls, size))

@@ -9,6 +9,7 @@ from hpbench.tasks.classic_dynamics import Acrobot, CartPole, MountainCar, Mount
 
 ZOO = "RL Baselines3 Zoo, hyperparams/ppo.yml (commit 00128b5d46d4)"
 ZOO_DQN = "RL Baselines3 Zoo, hyperparams/dqn.yml (commit ce95481b041f)"
+ZOO_SAC = "RL Baselines3 Zoo, hyperparams/sac.yml (commit 00128b5d46d4)"
 BENCHMARK = "RL Baselines3 Zoo, benchmark.md (commit 0088472b8cb6)"
 
 
@@ -48,6 +49,26 @@ def _zoo_dqn(name: str, **values: float) -> dict[str, HandTuned]:
     """
     defaults = {"n_step": 1, "max_gradient_norm": 10.0}
     return {"dqn": HandTuned({**values, **defaults}, f"{ZOO_DQN}: {name}")}
+
+
+def _zoo_sac(name: str, learning_rate: float, **values: float) -> dict[str, HandTuned]:
+    """Values from the Zoo for SAC, over Stable-Baselines3's defaults for what it leaves out.
+
+    Translations, the same for all tasks: one learning rate stands for all three; ``updates_per_step`` is the Zoo's
+    ``gradient_steps / train_freq``; the target entropy is minus the number of dimensions. What cannot change during
+    training (network sizes, memory, warm-up, a fixed entropy coefficient, state-dependent exploration) is left out.
+    """
+    defaults = {
+        "actor_learning_rate": learning_rate,
+        "critic_learning_rate": learning_rate,
+        "temperature_learning_rate": learning_rate,
+        "tau": 0.005,
+        "discount": 0.99,
+        "target_entropy": 0.5,
+        "batch_size": 256,
+        "updates_per_step": 1.0,
+    }
+    return {"sac": HandTuned({**defaults, **values}, f"{ZOO_SAC}: {name}")}
 
 
 _CARTPOLE = Task(
@@ -151,7 +172,8 @@ _MOUNTAINCAR_CONTINUOUS = Task(
         gae_lambda=0.9,
         max_gradient_norm=5.0,
         minibatches=2,  # batch_size 256, although the Zoo's rollout has 8 steps only
-    ),
+    )
+    | _zoo_sac("MountainCarContinuous-v0", learning_rate=3e-4, tau=0.01, discount=0.9999, batch_size=512),
     summary="drive a car that is too weak for the hill up to the goal by swinging, with little force",
 )
 
@@ -166,7 +188,7 @@ _PENDULUM = Task(
     budgets=_budgets(102_400),
     dynamics=Pendulum(),
     physics=Pendulum.physics,
-    hand_tuned=_zoo("Pendulum-v1", learning_rate=1e-3, discount=0.9),
+    hand_tuned=_zoo("Pendulum-v1", learning_rate=1e-3, discount=0.9) | _zoo_sac("Pendulum-v1", learning_rate=1e-3),
     action_low=-2.0,
     action_high=2.0,
     summary="swing a pendulum up and hold it upright with little torque",

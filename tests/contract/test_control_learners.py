@@ -18,7 +18,10 @@ from hpbench.learners import LEARNERS, make
 pytestmark = pytest.mark.parametrize("learner", list(LEARNERS))
 
 SIZES = {"num_envs": 4, "num_steps": 32}
-OWN: dict[str, dict[str, int]] = {"dqn": {"buffer_size": 400, "learning_starts": 40}}
+OWN: dict[str, dict[str, int]] = {
+    "dqn": {"buffer_size": 400, "learning_starts": 40},
+    "sac": {"buffer_size": 400, "learning_starts": 200},
+}
 """What small runs of a learner need beside ``SIZES``."""
 
 
