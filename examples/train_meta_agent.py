@@ -99,7 +99,7 @@ def train(
     """PPO until the time is over or so many decisions have been made.
 
     Returns:
-        The agent, the same network before training, and the decisions that training took.
+        The agent, the same network before training, and the decisions that it was trained on (the clock may cut the last rollout short).
     """
     from stable_baselines3 import PPO
     from stable_baselines3.common.callbacks import BaseCallback
@@ -112,10 +112,13 @@ def train(
     class Clock(BaseCallback):
         """Stops when the time is over, and says on the way how it goes."""
 
+        trained = 0
+
         def _on_step(self) -> bool:
             return time.monotonic() - start < 60.0 * minutes
 
         def _on_rollout_end(self) -> None:
+            self.trained = self.num_timesteps
             recent = [episode["r"] for episode in self.model.ep_info_buffer or []]
             print(
                 f"{time.monotonic() - start:6.0f} s {self.num_timesteps:7d} decisions, "
@@ -137,9 +140,10 @@ def train(
     envs = VecMonitor(SB3VecEnv(*parts))
     model = PPO("MlpPolicy", envs, seed=seed, device="cpu", **PPO_SETTINGS)
     untrained = MetaAgent({name: array.copy() for name, array in weights_of(model.policy).items()})
-    model.learn(decisions, callback=Clock())
+    clock = Clock()
+    model.learn(decisions, callback=clock)
     envs.close()
-    return MetaAgent(weights_of(model.policy)), untrained, model.num_timesteps
+    return MetaAgent(weights_of(model.policy)), untrained, clock.trained
 
 
 def test(
@@ -243,6 +247,7 @@ def main() -> None:
             f"--num-envs {arguments.num_envs} --seed {arguments.seed} --episodes {arguments.episodes}",
             "decisions": decisions,
             "inner environment steps": decisions * SETTING["steps"] // SETTING["decisions"],
+            "the same policy again": "--minutes 60 --decisions " + str(decisions),
             "wall time in seconds, one thread": round(time.monotonic() - start),
             "machine": platform.machine(),
         }

@@ -102,6 +102,24 @@ def test_fork_is_exact_and_independent(learner: str, engine: str) -> None:
     assert fork.digests() == [after[2], after[0], after[2]]
 
 
+def test_join_is_the_inverse_of_fork(learner: str, engine: str) -> None:
+    """Members that have trained for different times live on side by side."""
+    original, ahead = population(learner, engine), population(learner, engine)
+    ahead.train(1)
+    joined = original.fork([0]).join([ahead.fork([1, 2])])
+    assert joined.digests() == [original.digests()[0], *ahead.digests()[1:]]
+    joined.fork([1, 0]).train(1)
+    assert joined.fork([0]).join([joined.fork([1, 2])]).digests() == joined.digests()
+    steps = joined.steps
+    joined.train(1)
+    ahead.train(1)
+    assert (joined.steps - steps).tolist() == [original.steps_per_rollout] * 3
+    if engine == "native":  # the torch engine's batched products may round by the batch size
+        assert joined.digests()[1:] == ahead.digests()[1:]
+    with pytest.raises(InvalidConfiguration, match="cannot share a population"):
+        original.join([population(learner, engine, task="classic/acrobot")])
+
+
 def test_restore_continues_bit_for_bit(learner: str, engine: str, tmp_path: Path) -> None:
     original = population(learner, engine)
     original.train(1)
