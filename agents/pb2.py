@@ -1,4 +1,4 @@
-"""Population-based bandits: PBT whose new hyperparameters come from a time-varying Gaussian process."""
+"""Population-based bandits (PB2)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXPLORATION = (0.2, 0.4)
 
 
 class PB2(PBT):
-    """Population-based bandits.
+    """Population-based bandits: PBT, but a time-varying Gaussian process chooses what copies train with.
 
     Parker-Holder et al., "Provably efficient online hyperparameter optimization with population-based bandits", NeurIPS
     2020. Who copies whom is decided as in :class:`~agents.pbt.PBT`. What the copy trains with is the maximum of an

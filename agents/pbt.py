@@ -1,4 +1,4 @@
-"""Population-based training: the worst members copy the best ones and perturb what they copied."""
+"""Population-based training (PBT) with truncation selection."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hpbench.errors import InvalidConfiguration
 
 
 class PBT:
-    """Population-based training with truncation selection.
+    """Population-based training: the worst members copy the best ones and perturb what they copied.
 
     Jaderberg et al., "Population based training of neural networks", 2017. Every ``interval`` decisions the members are
     ranked by the mean return of their last segment's training episodes. Each of the lower ``quantile`` copies weights
