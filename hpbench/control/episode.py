@@ -277,7 +277,7 @@ class EpisodeBatch:
         for m in running:
             self._histories[m].evaluation_steps += steps[m]
         seen = [task.anchors.score(mean) for task, mean in zip(self.population.tasks, training.tolist(), strict=True)]
-        return np.array(seen) - np.array(scores)
+        return np.subtract(seen, scores, dtype=np.float64)
 
     def _evaluate(self, running: Sequence[int], before: Sequence[float]) -> None:
         outcome = evaluate(self.population, self.plan.evaluation_episodes, before)
