@@ -65,7 +65,9 @@ def plot(curves: dict[str, dict[str, Any]], path: Path) -> None:
 
     columns = min(4, len(curves))
     rows = -(-len(curves) // columns)
-    figure, panels = plt.subplots(rows, columns, figsize=(3 * columns, 2.4 * rows), squeeze=False, sharey=True)
+    figure, panels = plt.subplots(
+        rows, columns, figsize=(3 * columns, 2.4 * rows), squeeze=False, sharey=True, layout="constrained"
+    )
     for panel in panels.flat[len(curves) :]:
         panel.axis("off")
     for panel, (name, settings) in zip(panels.flat, curves.items(), strict=False):
@@ -78,7 +80,6 @@ def plot(curves: dict[str, dict[str, Any]], path: Path) -> None:
     panels[0, 0].legend(fontsize=7, loc="lower right")
     figure.supxlabel("environment steps, thousands", fontsize=9)
     figure.supylabel("score on held-out levels", fontsize=9)
-    figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
