@@ -76,11 +76,11 @@ def test_every_step_is_minigrids(task_id: str, see_through: bool) -> None:
     task, rng, ended = tasks.make(task_id), np.random.default_rng(5), 0
     size, row = task.dynamics.size, {**task.physics, "see_through": float(see_through)}  # type: ignore[attr-defined]
     physics = torch.tensor([[row[name] for name in task.dynamics.physics]], dtype=torch.float64)
-    for _ in range(4):
+    for _ in range(3):
         state = task.dynamics.reset(torch.from_numpy(rng.random((1, 1, 2))), physics)
         original = Original(task, [int(number) for number in state[0, 0]], see_through)
         original.reset()
-        for _ in range(60):
+        for _ in range(50):
             action = int(rng.choice(5, p=[0.15, 0.15, 0.4, 0.15, 0.15]))
             state, reward, terminated = task.dynamics.step(state, torch.tensor([[action]]), physics)
             seen, expected, over, truncated, _ = original.step(ACTIONS[action])
