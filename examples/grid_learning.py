@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -29,31 +28,21 @@ def learn(task: Task, setting: str, seeds: int = SEEDS, episodes: int = EPISODES
     """Train on a task for its small budget, and evaluate after every decision.
 
     Returns:
-        ``steps`` of each evaluation; ``score`` and ``success`` as ``[decisions + 1][seeds]``; ``steps_per_second`` of
-        training, all seeds together.
+        ``steps`` of each evaluation; ``score`` and ``success`` as ``[decisions + 1][seeds]``; ``engine``.
     """
     values = task.hand_tuned["ppo"].values if setting == "hand-tuned" else None
     population = PPO(task, range(seeds), values=values)
     budget = task.budgets["small"]
     rollouts = budget.steps // budget.decisions // population.steps_per_rollout
-    steps, scores, successes, seconds = [], [], [], 0.0
+    steps, scores, successes = [], [], []
     for decision in range(budget.decisions + 1):
         if decision > 0:
-            start = time.perf_counter()
             population.train(rollouts)
-            seconds += time.perf_counter() - start
         returns = population.evaluate(episodes).returns
         steps.append(int(population.steps[0]))
         scores.append([round(task.anchors.score(value), 4) for value in returns.mean(axis=1).tolist()])
         successes.append((returns >= task.success_return).mean(axis=1).round(4).tolist())
-    rate = round(seeds * budget.steps / seconds)
-    return {
-        "steps": steps,
-        "score": scores,
-        "success": successes,
-        "engine": population.engine,
-        "steps_per_second": rate,
-    }
+    return {"steps": steps, "score": scores, "success": successes, "engine": population.engine}
 
 
 def plot(curves: dict[str, dict[str, Any]], path: Path) -> None:
@@ -65,7 +54,9 @@ def plot(curves: dict[str, dict[str, Any]], path: Path) -> None:
 
     columns = min(4, len(curves))
     rows = -(-len(curves) // columns)
-    figure, panels = plt.subplots(rows, columns, figsize=(3 * columns, 2.4 * rows), squeeze=False, sharey=True)
+    figure, panels = plt.subplots(
+        rows, columns, figsize=(3 * columns, 2.4 * rows), squeeze=False, sharey=True, layout="constrained"
+    )
     for panel in panels.flat[len(curves) :]:
         panel.axis("off")
     for panel, (name, settings) in zip(panels.flat, curves.items(), strict=False):
@@ -78,7 +69,6 @@ def plot(curves: dict[str, dict[str, Any]], path: Path) -> None:
     panels[0, 0].legend(fontsize=7, loc="lower right")
     figure.supxlabel("environment steps, thousands", fontsize=9)
     figure.supylabel("score on held-out levels", fontsize=9)
-    figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

@@ -355,8 +355,7 @@ class EpisodeBatch:
         for m in running:
             self._histories[m].evaluation_steps += steps[m]
         seen = [task.anchors.score(mean) for task, mean in zip(self.population.tasks, training.tolist(), strict=True)]
-        gap: NDArray[np.float64] = np.array(seen) - np.array(scores)
-        return gap
+        return np.subtract(seen, scores, dtype=np.float64)
 
     def _evaluate(self, running: Sequence[int], before: Sequence[float], episodes: int) -> Outcome:
         outcome = evaluate(self.population, episodes, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import runpy
 from pathlib import Path
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 
 import hpbench
+from hpbench import tasks
 from hpbench.evaluation.statistics import compare
 from hpbench.evaluation.tables import ranking
+from hpbench.tasks.base import Budget
 
 FOLDER = Path(__file__).parents[2] / "examples"
 
@@ -115,3 +118,28 @@ def test_the_committed_population_study_is_what_its_games_say() -> None:
     assert found["pbt", "all", "best_score"]["interval_95"][0] > 0
     for task in settings["steps_per_member"]:
         assert found["pbt", task, "mean_score"]["interval_95"][0] > 0
+
+
+def test_grid_learning_measures_and_plots(tmp_path: Path) -> None:
+    example = runpy.run_path(str(FOLDER / "grid_learning.py"))
+    short = dataclasses.replace(tasks.make("grid/empty-6x6"), budgets={"small": Budget(2048, 4)})
+    curve = example["learn"](short, "hand-tuned", seeds=2, episodes=3)
+    assert curve["steps"] == [0, 512, 1024, 1536, 2048]
+    assert [len(row) for row in curve["score"]] == [2] * 5
+    example["plot"]({"empty-6x6": {"default": curve, "hand-tuned": curve}}, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_the_committed_grid_curves_are_of_the_tasks_as_they_are() -> None:
+    """Learning door-key 5x5 and four rooms inside the small budget is what the family is there for."""
+    curves = json.loads((FOLDER / "results" / "grid_learning.json").read_text(encoding="utf-8"))
+    assert {"doorkey-5x5", "fourrooms-9x9"} <= set(curves)
+    for name, settings in curves.items():
+        budget = tasks.make(f"grid/{name}").budgets["small"]
+        for curve in settings.values():
+            assert len(curve["steps"]) == budget.decisions + 1
+            assert curve["steps"][-1] == budget.steps
+    for name, lowest in (("doorkey-5x5", 0.95), ("fourrooms-9x9", 0.85)):
+        for curve in curves[name].values():
+            assert min(curve["score"][-1]) > lowest
+            assert max(curve["score"][0]) < 0.7
