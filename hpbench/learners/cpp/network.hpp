@@ -94,7 +94,8 @@ class Network {
             for (int j = 0; j < s.first; j += 8)
                 store(row + j, Activation::backward(load(row + j), load(&h1_[static_cast<size_t>(rows[i]) * s.first + j])));
             for (int k = first; k < s.inputs; ++k)
-                out[static_cast<ptrdiff_t>(i) * (s.inputs - first) + k - first] = dot(row, w1_ + static_cast<ptrdiff_t>(k) * s.first, s.first);
+                out[static_cast<ptrdiff_t>(i) * (s.inputs - first) + k - first] =
+                    dot(row, w1_ + static_cast<ptrdiff_t>(k) * s.first, s.first);
         }
     }
 

@@ -28,8 +28,9 @@ void tanh_all(float* x, size_t count) {
 }  // namespace
 
 Member::Member(const Arguments& a)
-    : a_(a), width_(a.width), inputs_(a.observation + (a.discrete ? 0 : a.actions)), outputs_(a.discrete ? a.actions : 2 * a.actions),
-      values_(a.discrete ? a.actions : 1), rows_(rows_needed(a)), actor_shape_{int(a.observation), int(a.first), int(a.second), int(outputs_)},
+    : a_(a), width_(a.width), inputs_(a.observation + (a.discrete ? 0 : a.actions)),
+      outputs_(a.discrete ? a.actions : 2 * a.actions), values_(a.discrete ? a.actions : 1), rows_(rows_needed(a)),
+      actor_shape_{int(a.observation), int(a.first), int(a.second), int(outputs_)},
       critic_shape_{int(inputs_), int(a.first), int(a.second), int(values_)}, actor_size_(actor_shape_.size()),
       critic_size_(critic_shape_.size()), simulator_(a), actor_(actor_shape_, rows_),
       critics_{{critic_shape_, rows_}, {critic_shape_, rows_}}, targets_{{critic_shape_, rows_}, {critic_shape_, rows_}},
