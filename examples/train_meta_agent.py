@@ -99,7 +99,8 @@ def train(
     """PPO until the time is over or so many decisions have been made.
 
     Returns:
-        The agent, the same network before training, and the decisions that it was trained on (the clock may cut the last rollout short).
+        The agent, the same network before training, and the decisions that it was trained on
+        (the clock may cut the last rollout short).
     """
     from stable_baselines3 import PPO
     from stable_baselines3.common.callbacks import BaseCallback
