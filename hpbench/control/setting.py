@@ -93,6 +93,7 @@ class Setting:
             raise InvalidConfiguration("batches can only be joined if their options and device agree")
         joined = copy.copy(self)
         joined.seeds = sum((other.seeds for other in others), self.seeds)
+        joined.task_seeds = sum((other.task_seeds for other in others), self.task_seeds)
         joined.tasks = [*self.tasks, *(task for other in others for task in other.tasks)]
         joined._check_tasks()
         return joined
