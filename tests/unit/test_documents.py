@@ -68,7 +68,7 @@ def test_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         assert suite == "quick-v0"
         return run_tiny(agents, tmp_path)
 
-    loop, own_agent = blocks("README.md")
+    loop, own_agent, batches, game = blocks("README.md")
     exec(loop.replace('task="classic/cartpole"', 'task="classic/cartpole", steps=2048, decisions=4'), {})
     monkeypatch.setattr(hpbench, "run", small)
     namespace: dict[str, Any] = {}
@@ -77,6 +77,12 @@ def test_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     printed = capsys.readouterr().out
     assert "learning_rate" in printed
     assert "HalveWhenStuck" in printed
+    namespace = {}
+    exec(batches, namespace)
+    assert namespace["observations"].shape == (16, 2 * len(namespace["env"].unwrapped.schema))
+    assert namespace["tried"].scores.shape == (3, 2)
+    exec(game, namespace)
+    assert namespace["record"].steps == 4 * 10_240
 
 
 def test_readme_names_the_test_command() -> None:
