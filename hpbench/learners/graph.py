@@ -55,7 +55,7 @@ def train(population: PPO, rollouts: int) -> Tensor:
     """
     task = population.tasks[0]
     key = (
-        type(population), room(population.members), population.config, population.device, type(task.dynamics),
+        type(population), room(population.members), population.config, population.device, task.dynamics,
         task.max_episode_steps, task.success_return, task.action_low, task.action_high,
     )  # fmt: skip
     if key not in _kept:
