@@ -357,9 +357,10 @@ def test_a_killed_runner_resumes_to_the_same_bytes(contestants: Any, tmp_path: P
     if ending == "interrupt":
         assert "Run the same again to resume" in said
         assert process.returncode == -signal.SIGINT
+        # One that is killed in the middle of a write may leave the half file behind, under a name that nothing reads.
+        assert list(folder.rglob("*.tmp")) == []
     kept = bytes_of(tmp_path / "cut")
     assert 1 <= len(kept) - 1 < 10
-    assert list(folder.rglob("*.tmp")) == []
     again = run(["contestants:Slow", "contestants:Keep"], suite, tmp_path / "cut")
     whole = run(["contestants:Slow", "contestants:Keep"], suite, tmp_path / "whole")
     assert len(again.records) == len(whole.records) == 10
@@ -448,7 +449,7 @@ def test_an_own_script_needs_no_main_guard(tmp_path: Path) -> None:
         "print(results)\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert "Mine 2/2 rows" in done.stdout
 
