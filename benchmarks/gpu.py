@@ -3,7 +3,8 @@
     python benchmarks/gpu.py --output benchmarks/results/gpu.json
 
 Both torch engines are measured: eager, and CUDA graphs of compiled kernels. The bound that the rates are compared with
-is the time for the counted floating-point operations at the card's measured float32 matrix rate.
+is the larger of two times: for the counted floating-point operations at the card's measured float32 matrix rate, and
+for the fewest bytes that must be moved at its measured copy rate.
 """
 
 from __future__ import annotations
@@ -33,6 +34,30 @@ def operations(population: PPO) -> float:
     shapes = (population.networks.actor, population.networks.critic)
     actor, critic = (2.0 * sum(a * b for a, b in zip(net.sizes, net.sizes[1:], strict=False)) for net in shapes)
     return actor + 2.0 * critic + EPOCHS * 3.0 * (actor + critic)
+
+
+def fewest_bytes(population: PPO) -> float:
+    """Bytes per environment step that must pass through the card's memory if everything else stays on the chip.
+
+    Every optimiser step reads and writes parameters and both moments of Adam; every sample of an epoch is read
+    (observation, action, log-probability, advantage, return), having been written once.
+    """
+    sample = 4.0 * (population.tasks[0].observation_size + population.environments.width + 3)
+    optimiser_step = 6.0 * 4.0 * population.networks.size
+    return sample * (1 + EPOCHS) + EPOCHS * MINIBATCHES * optimiser_step / population.steps_per_rollout
+
+
+def copy_rate(size: int = 2**30, repeats: int = 10) -> float:
+    """Measured bytes per second of a copy on the device, read and written."""
+    source = torch.empty(size, dtype=torch.uint8, device="cuda").random_()
+    target = torch.empty_like(source)
+    target.copy_(source)
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    for _ in range(repeats):
+        target.copy_(source)
+    torch.cuda.synchronize()
+    return repeats * 2.0 * size / (time.perf_counter() - started)
 
 
 def matrix_rate(size: int = 8192, repeats: int = 10) -> float:
@@ -71,6 +96,7 @@ def measure(engine: str, members: int, seconds: float, rounds: int = 5) -> dict[
         "steps_per_second": rates[rounds // 2],
         "range": [rates[0], rates[-1]],
         "operations_per_step": operations(population),
+        "fewest_bytes_per_step": fewest_bytes(population),
         "warm_up_seconds": warm_up,
         "peak_memory_mib_per_member": torch.cuda.max_memory_allocated() / members / 2**20,
     }
@@ -84,16 +110,18 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="length of one measurement (default 1)")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/gpu.json"))
     arguments = parser.parse_args()
-    rate, rows = matrix_rate(), []
+    operations_rate, bytes_rate, rows = matrix_rate(), copy_rate(), []
     machine = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "python": platform.python_version()}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     for engine in arguments.engines:
         for members in arguments.members:
             row = measure(engine, members, arguments.seconds)
-            row["share_of_matrix_bound"] = row["steps_per_second"] * row["operations_per_step"] / rate
+            floor = max(row["operations_per_step"] / operations_rate, row["fewest_bytes_per_step"] / bytes_rate)
+            row["share_of_bound"] = row["steps_per_second"] * floor
             rows.append(row)
             print({name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()})
-            document = {"machine": machine, "float32_matrix_rate": rate, "rows": rows}
+            rates = {"float32_matrix_rate": operations_rate, "copy_rate": bytes_rate}
+            document = {"machine": machine, **rates, "rows": rows}
             arguments.output.write_text(json.dumps(document, indent=1) + "\n")
 
 
