@@ -70,8 +70,20 @@ def random_words(keys: Tensor, calls: Tensor, count: int, start: int = 0) -> Ten
     if start % 4:
         raise ValueError(f"start must be a multiple of 4, got {start}")
     blocks = torch.arange(start // 4, (start + count + 3) // 4, device=keys.device)
-    c0 = (blocks & _MASK).expand(len(keys), -1)
-    c1 = ((blocks >> 32) & _MASK).expand(len(keys), -1)
+    words = torch.stack(_philox(keys, calls, blocks.expand(len(keys), -1)), dim=-1)
+    return words.reshape(len(keys), 4 * len(blocks))[:, :count]
+
+
+def random_words_at(keys: Tensor, calls: Tensor, index: Tensor) -> Tensor:
+    """The words that :func:`random_words` has at places ``index``, int64 ``[members, count]``, of its rows."""
+    lane = index & 3
+    c0, c1, c2, c3 = _philox(keys, calls, index >> 2)
+    return torch.where(lane < 2, torch.where(lane == 0, c0, c1), torch.where(lane == 2, c2, c3))
+
+
+def _philox(keys: Tensor, calls: Tensor, blocks: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The four words of each block, each int64 ``[members, count]``."""
+    c0, c1 = blocks & _MASK, (blocks >> 32) & _MASK
     c2 = (calls & _MASK)[:, None].expand_as(c0)
     c3 = ((calls >> 32) & _MASK)[:, None].expand_as(c0)
     k0 = (keys & _MASK)[:, None]
@@ -81,8 +93,7 @@ def random_words(keys: Tensor, calls: Tensor, count: int, start: int = 0) -> Ten
         p0, p1 = c0 * _M0, c2 * _M1
         c0, c1, c2, c3 = ((p1 >> 32) & _MASK) ^ c1 ^ k0, p1 & _MASK, ((p0 >> 32) & _MASK) ^ c3 ^ k1, p0 & _MASK
         k0, k1 = (k0 + _W0) & _MASK, (k1 + _W1) & _MASK
-    words = torch.stack((c0, c1, c2, c3), dim=-1).reshape(len(keys), 4 * len(blocks))
-    return words[:, :count]
+    return c0, c1, c2, c3
 
 
 def uniform(keys: Tensor, calls: Tensor, count: int, start: int = 0) -> Tensor:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hpbench.control.reward import floor
-from hpbench.learners.population import Evaluation, Population
+from hpbench.learners.population import Population
+from hpbench.learners.snapshot import Evaluation
 from hpbench.seeding import Stream
 
 OBSERVED = 1 << 40

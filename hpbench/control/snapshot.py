@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from hpbench.errors import SnapshotError
-from hpbench.learners.population import Snapshot
+from hpbench.learners.snapshot import Snapshot
 
 FORMAT = 1
 

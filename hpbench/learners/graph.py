@@ -1,14 +1,16 @@
 """CUDA graphs: the training of a whole population as a few launches of compiled kernels.
 
 A rollout and an epoch of minibatches are thousands of small kernels, and launching them one by one costs far more than
-running them. So the pure parts of the learner are compiled (kernels that follow each other become one), and a whole
-rollout, and a whole epoch, are recorded once as a CUDA graph each and then replayed.
+running them. So the pure parts of the learner are compiled (kernels that follow each other become one), and its work is
+recorded once, as a few CUDA graphs, and then replayed: PPO's as a rollout and an epoch, that of DQN and SAC as a step
+of all environments and a gradient step.
 
 Graphs are bound to the memory they were recorded on. They work on a population kept here, with room for a power of two
 of members: a segment copies the state in, replays, and copies it out. So forks, restored snapshots and new
 meta-episodes record nothing new, unless they are of a size not met before. Neither do changed hyperparameters: they are
-tensors, with the exception of the number of minibatches, which shapes the work. Its values have a graph each, recorded
-when first met; where members differ in it or in their epochs, the members whose turn it is not are masked.
+tensors, and who acts on them when is a mask. The exceptions shape the work, and have a few graphs, recorded when first
+met: PPO's number of minibatches has one per value, the batch size of DQN and SAC one per power of two, which the
+batches of all sizes below are padded to.
 """
 
 from __future__ import annotations
@@ -19,20 +21,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from hpbench.learners.ppo_metrics import TOTALS
-
 if TYPE_CHECKING:
-    from hpbench.learners.ppo import PPO
+    from hpbench.learners.tensor import TensorPopulation
 
 KEPT = 8
 """Shapes of populations whose graphs are kept; the least recently used make room."""
-
-COMPILED = ("_interact", "_loss", "_descend", "_forward", "_advantages", "_words", "_draws")
-"""Methods of the learner that are compiled: they read nothing but their arguments and constants."""
 
 _kept: OrderedDict[Hashable, Graphs] = OrderedDict()
 
@@ -47,11 +43,11 @@ def obstacle(device: torch.device) -> str | None:
     return None
 
 
-def train(population: PPO, rollouts: int) -> Tensor:
+def train(population: TensorPopulation, rollouts: int) -> Tensor:
     """Train every member for that many rollouts.
 
     Returns:
-        Totals of the segment, float64 ``[members, len(TOTALS)]``.
+        Totals of the segment, float64 ``[members, len(population.totals)]``.
     """
     task = population.tasks[0]
     key = (
@@ -80,54 +76,42 @@ class Graphs:
     """
 
     def __init__(
-        self, population: PPO, record: Callable[[Graphs, Callable[[], None]], Callable[[], None]] | None = None
+        self,
+        population: TensorPopulation,
+        record: Callable[[Graphs, Callable[[], None]], Callable[[], None]] | None = None,
     ):
         self._record = record_graph if record is None else record
         size = room(population.members)
         self.worker = population.fork([i % population.members for i in range(size)])
         self.worker.engine = "torch"
         self.worker._forget()
+        self.worker._allocate()
         self.static = dict(self.worker.state)
-        device = population.device
-        self.totals = torch.zeros(size, len(TOTALS), dtype=torch.float64, device=device)
-        self.active = torch.zeros(size, dtype=torch.bool, device=device)
+        self.totals = torch.zeros(size, len(population.totals), dtype=torch.float64, device=population.device)
         self._work: dict[Hashable, Callable[[], None]] = {}
         self.pool: Any = None
 
     def compile(self) -> None:
         """Compile the worker's methods; they are built when they are first called."""
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
-        for name in COMPILED:
+        for name in self.worker.compiled:
             setattr(self.worker, name, torch.compile(getattr(self.worker, name), dynamic=False))
 
-    def train(self, population: PPO, rollouts: int) -> Tensor:
+    def train(self, population: TensorPopulation, rollouts: int) -> Tensor:
         """See :func:`train`."""
         worker, state, members = self.worker, self.static, population.members
         for name, tensor in population.state.items():
             state[name][:members].copy_(tensor)
         self.totals.zero_()
-        # Who fills the room that is left has no epochs.
-        epochs, minibatches = np.zeros(worker.members, np.int64), np.ones(worker.members, np.int64)
-        table, index = population.array("hyperparameters"), population.hyperparameters.index
-        epochs[:members] = table[:, index("update_epochs")]
-        minibatches[:members] = np.minimum(table[:, index("minibatches")], population.steps_per_rollout)
-        plan = [(count, int(epochs[minibatches == count].max())) for count in sorted(set(minibatches.tolist()))]
-        epochs_of, minibatches_of = (torch.from_numpy(x).to(population.device) for x in (epochs, minibatches))
-        for _ in range(rollouts):
-            self._do("rollout", lambda: worker._collect(self.totals))
-            before = state["parameters"].clone()
-            for count, most in plan:
-                for epoch in range(most):
-                    torch.logical_and(minibatches_of == count, epochs_of > epoch, out=self.active)
-                    self._do(count, functools.partial(worker._epoch, count, self.totals, self.active))
-            worker._add_movement(before, self.totals)
+        worker._run_on_graphs(self, rollouts, members)
         worker._measure(self.totals)
         worker._keep_snippet()
         for name, tensor in population.state.items():
             tensor.copy_(state[name][:members])
         return self.totals[:members].clone()
 
-    def _do(self, key: Hashable, work: Callable[[], None]) -> None:
+    def do(self, key: Hashable, work: Callable[[], None]) -> None:
+        """Do some work on the worker: recorded when its key is new, replayed from then on."""
         if key not in self._work:
             self._work[key] = self._record(self, work)
         self._work[key]()

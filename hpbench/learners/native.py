@@ -2,7 +2,7 @@
 
 It is built when the package is installed, if there is a C++ compiler. Members are computed one after the other, or
 spread over threads, each with its working set in the cache: a member's numbers do not depend on who else is in the
-population. What a learner hands over is in its own ``native_<learner>``.
+population. What a learner hands over, its own ``binding`` names.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import platform
-from collections.abc import Mapping
 from importlib import machinery
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpbench.learners.population import Evaluation, Population
 from hpbench.learners.rollout import evaluation_physics
+from hpbench.learners.snapshot import Evaluation
 from hpbench.tasks.base import MAX_DELAY, Task
 
 if TYPE_CHECKING:
-    from hpbench.learners.rollout import Environments
+    from hpbench.learners.tensor import TensorPopulation
 
 ABI = 3
 
@@ -93,71 +92,48 @@ class Binding:
 
     Args:
         learner: its name, in the names of the functions.
-        sizes: whole numbers of its own.
-        numbers: floating-point numbers of its own.
+        sizes: whole numbers of its own, which its ``_native_options`` gives.
         state: entries of the population's state.
         buffer: entries of its rollout buffer.
+        measures: whether the engine sets the totals of the end of a segment, too.
     """
 
     def __init__(
         self,
         learner: str,
         sizes: tuple[str, ...] = (),
-        numbers: tuple[str, ...] = (),
         state: tuple[str, ...] = (),
         buffer: tuple[str, ...] = (),
+        measures: bool = True,
     ) -> None:
-        self.learner, self._own_state, self._buffer = learner, state, buffer
+        self.learner, self._own_state, self._buffer, self.measures = learner, state, buffer, measures
         fields: list[tuple[str, Any]] = [
             *((name, ctypes.c_int64) for name in _SIZES),
             *((name, ctypes.c_double) for name in _NUMBERS),
             *((f"state_{name}", ctypes.c_void_p) for name in _STATE),
             *((f"result_{name}", ctypes.c_void_p) for name in _RESULTS),
             *((name, ctypes.c_int64) for name in sizes),
-            *((name, ctypes.c_double) for name in numbers),
             *((f"state_{name}", ctypes.c_void_p) for name in state),
             *((f"buffer_{name}", ctypes.c_void_p) for name in buffer),
         ]
         self._type: Any = type("Arguments", (ctypes.Structure,), {"_fields_": fields})
 
-    def train(
-        self,
-        population: Population,
-        environments: Environments,
-        rollouts: int,
-        totals: int,
-        options: Mapping[str, float],
-        buffer: Mapping[str, Tensor],
-    ) -> Tensor:
-        """Train every member for that many rollouts.
-
-        Args:
-            population: its tensors are changed in place.
-            environments: of the population.
-            rollouts: at least 1.
-            totals: number of running totals of a segment.
-            options: the learner's own sizes and numbers, by name.
-            buffer: the learner's rollout buffer.
+    def train(self, population: TensorPopulation, rollouts: int) -> Tensor:
+        """Train every member for that many rollouts; the population's tensors are changed in place.
 
         Returns:
             Totals of the segment, float64 ``[members, totals]``.
         """
+        totals = len(population.totals)
         result = torch.zeros(population.members, totals, dtype=torch.float64)
-        arguments = self._arguments(population, environments, options, buffer)
+        arguments = self._arguments(population)
         arguments.rollouts, arguments.total_count, arguments.result_totals = rollouts, totals, result.data_ptr()
         self._call("train", arguments)
         return result
 
-    def evaluate(
-        self,
-        population: Population,
-        environments: Environments,
-        episodes: int,
-        options: Mapping[str, float],
-        buffer: Mapping[str, Tensor],
-    ) -> Evaluation:
-        """Play complete episodes with the current policies. Arguments as in :meth:`train`."""
-        arguments = self._arguments(population, environments, options, buffer)
+    def evaluate(self, population: TensorPopulation, episodes: int) -> Evaluation:
+        """Play complete episodes with the current policies."""
+        arguments = self._arguments(population)
         physics = evaluation_physics(population.tasks[0], population.state["env_physics"])
         arguments.state_env_physics = _pointer(physics)
         returns = np.zeros((population.members, episodes))
@@ -178,13 +154,7 @@ class Binding:
         call.restype = None
         call(ctypes.byref(arguments))
 
-    def _arguments(
-        self,
-        population: Population,
-        environments: Environments,
-        options: Mapping[str, float],
-        buffer: Mapping[str, Tensor],
-    ) -> Any:
+    def _arguments(self, population: TensorPopulation) -> Any:
         library = _library()
         assert not isinstance(library, str), library
         task, config, state = population.tasks[0], population.config, population.state
@@ -193,7 +163,7 @@ class Binding:
             "abi": ABI, "members": population.members, "envs": config.num_envs, "steps": config.num_steps,
             "threads": population.threads, "task": library.hpbench_task(task.dynamics.native.encode()),
             "observation": task.observation_size, "actions": task.action_count, "discrete": int(task.discrete),
-            "width": environments.width, "first": config.hidden[0], "second": config.hidden[1],
+            "width": population.environments.width, "first": config.hidden[0], "second": config.hidden[1],
             "parameters_size": state["parameters"].shape[1], "state_size": task.dynamics.state_size,
             "physics_size": len(task.dynamics.physics), "reset_draws": task.dynamics.reset_draws,
             "delay_slots": MAX_DELAY, "max_episode_steps": task.max_episode_steps,
@@ -202,8 +172,8 @@ class Binding:
             "action_low": task.action_low, "action_high": task.action_high, "success_return": threshold,
         }  # fmt: skip
         pointers = {f"state_{name}": _pointer(state[name]) for name in (*_STATE, *self._own_state)}
-        pointers |= {f"buffer_{name}": _pointer(buffer[name]) for name in self._buffer}
-        return self._type(**fields, **options, **pointers)
+        pointers |= {f"buffer_{name}": _pointer(population.buffer[name]) for name in self._buffer}
+        return self._type(**fields, **population._native_options(), **pointers)
 
 
 def _pointer(tensor: Tensor) -> int:

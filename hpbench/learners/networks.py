@@ -103,7 +103,10 @@ def forward(weights: Weights, x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ActorCritic:
-    """Separate actor and critic, and for continuous actions a state-independent log standard deviation, in one row."""
+    """Separate actor and critic, and for continuous actions a state-independent log standard deviation, in one row.
+
+    The policy that the actor stands for: softmax over the choices, or a Gaussian with independent dimensions.
+    """
 
     actor: MLP
     critic: MLP
@@ -133,3 +136,40 @@ class ActorCritic:
         split = len(self.actor.parts)
         pieces = list(torch.split(parameters, [*self.actor.parts, *self.critic.parts, self.log_std], dim=1))
         return self.actor.unpack(pieces[:split]), self.critic.unpack(pieces[split:-1]), pieces[-1].unsqueeze(1)
+
+    # -- policy
+
+    @property
+    def action_draws(self) -> int:
+        """Uniform numbers that one action takes."""
+        return 2 * self.log_std if self.log_std else 1
+
+    @property
+    def entropy_unit(self) -> float:
+        """Discrete: the largest possible entropy. Continuous: the number of dimensions."""
+        return float(self.log_std) if self.log_std else math.log(self.actor.sizes[-1])
+
+    def sample(self, output: Tensor, log_std: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions float32 ``[members, envs, width]`` and their log-probabilities ``[members, envs]``.
+
+        Args:
+            output: of the actor, ``[members, envs, outputs]``.
+            log_std: ``[members, 1, log_std]``.
+            draws: uniform, ``[members, envs, action_draws]``.
+        """
+        if self.log_std:
+            action = output + log_std.exp() * normal_from_uniform(draws[..., ::2], draws[..., 1::2])
+        else:
+            cumulative = torch.softmax(output, dim=-1).cumsum(dim=-1)[..., :-1]
+            action = (draws >= cumulative).sum(dim=-1, keepdim=True).float()
+        return action, self.distribution(output, log_std, action)[0]
+
+    def distribution(self, output: Tensor, log_std: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities ``[members, batch]`` of the actions, and the mean entropy ``[members]`` in nats."""
+        if not self.log_std:
+            log_probs = torch.log_softmax(output, dim=-1)
+            entropy = -(log_probs.exp() * log_probs).sum(dim=-1).mean(dim=1)
+            return log_probs.gather(-1, action.long()).squeeze(-1), entropy
+        z = (action - output) * torch.exp(-log_std)
+        log_prob = (-0.5 * z.square() - log_std - 0.5 * math.log(2.0 * math.pi)).sum(dim=-1)
+        return log_prob, (log_std + 0.5 * math.log(2.0 * math.pi * math.e)).sum(dim=(1, 2))

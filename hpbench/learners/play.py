@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hpbench.learners.population import Evaluation
 from hpbench.learners.rollout import Environments, evaluation_physics
+from hpbench.learners.snapshot import Evaluation
 from hpbench.seeding import uniform
 from hpbench.tasks.base import Task
 

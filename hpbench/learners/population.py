@@ -10,11 +10,9 @@ from __future__ import annotations
 import copy
 import json
 import operator
-import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from os import PathLike
+from dataclasses import asdict
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -25,80 +23,10 @@ from torch import Tensor
 
 from hpbench.errors import InvalidConfiguration, SnapshotError
 from hpbench.hyperparameter import HyperparameterSpace
+from hpbench.learners.snapshot import Evaluation, Floats, Snapshot, State
 from hpbench.seeding import Stream, derive_seed, stream_keys
 from hpbench.tasks import make as make_task
 from hpbench.tasks.base import Task
-
-State = dict[str, Tensor]
-Floats = NDArray[np.float64]
-
-SNAPSHOT_FORMAT = 1
-SNIPPET = 8
-"""Transitions of the first environment that are kept for the text observation."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Complete episodes under the current policy, which the learner says (PPO: stochastic, DQN: greedy).
-
-    Args:
-        returns: undiscounted, unscaled returns, float64 ``[members, episodes]``; NaN for a diverged member.
-        lengths: environment steps, int64 ``[members, episodes]``; 0 for a diverged member.
-    """
-
-    returns: Floats
-    lengths: NDArray[np.int64]
-
-    @property
-    def steps(self) -> NDArray[np.int64]:
-        """Environment steps used, int64 ``[members]``."""
-        steps: NDArray[np.int64] = self.lengths.sum(axis=1)
-        return steps
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """An exact copy of members, in memory. :meth:`save` writes plain arrays and JSON, never pickled objects."""
-
-    learner: str
-    config: Mapping[str, Any]
-    tasks: tuple[str, ...]
-    state: State
-
-    @property
-    def members(self) -> int:
-        """How many members the snapshot holds."""
-        return len(self.tasks)
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write to an ``.npz`` file."""
-        header = {"format": SNAPSHOT_FORMAT, "learner": self.learner, "config": self.config, "tasks": self.tasks}
-        arrays = {name: tensor.cpu().numpy() for name, tensor in self.state.items()}
-        with open(path, "wb") as file:
-            np.savez(file, header=np.array(json.dumps(header)), **arrays)
-
-    @classmethod
-    def load(cls, path: str | PathLike[str]) -> Snapshot:
-        """Read a file written by :meth:`save`. Safe on files of unknown origin: nothing in it is executed.
-
-        Raises:
-            SnapshotError: if the file is damaged, not a snapshot, or of another format.
-        """
-        try:
-            with open(path, "rb") as file:
-                archive = np.load(file, allow_pickle=False)
-                arrays = {name: archive[name] for name in archive.files}
-            header = json.loads(str(arrays.pop("header")))
-            if header["format"] != SNAPSHOT_FORMAT:
-                raise SnapshotError(
-                    f"{str(path)!r}: snapshot format {header['format']}, this version reads {SNAPSHOT_FORMAT}"
-                )
-            state = {name: torch.from_numpy(array) for name, array in arrays.items()}
-            return cls(str(header["learner"]), dict(header["config"]), tuple(map(str, header["tasks"])), state)
-        except (FileNotFoundError, SnapshotError):
-            raise
-        except (OSError, EOFError, AttributeError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-            raise SnapshotError(f"{str(path)!r} is not a readable snapshot: {error}") from error
 
 
 class Population(ABC):
@@ -122,7 +50,7 @@ class Population(ABC):
 
     state: State
     engine: str
-    """What computes: ``native`` or ``torch``."""
+    """What computes: ``native``, ``graph`` or ``torch``."""
 
     def __init__(
         self,

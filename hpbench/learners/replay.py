@@ -16,6 +16,12 @@ from hpbench.errors import InvalidConfiguration
 
 State = dict[str, Tensor]
 
+MEMORY = ("replay_observation", "replay_action", "replay_reward", "replay_next_observation", "replay_terminated",
+          "replay_truncated", "replay_position", "replay_size")  # fmt: skip
+"""The entries of the state that a memory consists of."""
+PRIORITIES = ("replay_priority", "replay_top_priority")
+"""And those of a prioritised one, beside."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -116,6 +122,32 @@ def uniform_index(state: State, rows: Tensor, words: Tensor) -> Tensor:
     return (words * state["replay_size"][rows, None]) >> 32
 
 
+def average(values: Tensor, share: Tensor | None) -> Tensor:
+    """Mean over a batch: ``[rows, ..., batch] -> [rows, ...]``.
+
+    Args:
+        share: what each sample counts, ``[rows, batch]``, 0 for padding; None: all the same.
+    """
+    if share is None:
+        return values.mean(dim=-1)
+    return (values * share.view(len(share), *[1] * (values.dim() - 2), -1)).sum(dim=-1)
+
+
+def percentile_95(errors: Tensor, counts: Tensor | None = None) -> Tensor:
+    """The 95th percentile of each row of numbers that are not negative, without interpolation: ``[rows, batch] ->
+    [rows]``.
+
+    Args:
+        counts: how many of each row count, int64 ``[rows]``; the others are padding. None: all.
+    """
+    batch = errors.shape[1]
+    if counts is None:
+        return errors.sort(dim=1).values[:, (95 * batch + 99) // 100 - 1]
+    padding = torch.arange(batch, device=errors.device) >= counts[:, None]
+    ordered = torch.where(padding, -1.0, errors).sort(dim=1).values
+    return ordered.gather(1, (batch - counts + (95 * counts + 99) // 100 - 1).clamp(max=batch - 1)[:, None])[:, 0]
+
+
 def n_step(
     state: State, rows: Tensor, index: Tensor, steps: Tensor, longest: int, discount: Tensor, envs: int
 ) -> Batch:
@@ -157,7 +189,7 @@ def n_step(
 
 
 def prioritized_index(
-    state: State, rows: Tensor, words: Tensor, exponent: float, correction: float
+    state: State, rows: Tensor, words: Tensor, exponent: float, correction: float, counts: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Transitions drawn in proportion to ``priority ** exponent`` (Schaul et al. 2016, section 3.3 and appendix B.2.1).
 
@@ -168,32 +200,47 @@ def prioritized_index(
         words: 32-bit random words, int64 ``[rows, batch]``.
         exponent: 0 draws uniformly, 1 in full proportion.
         correction: exponent of the importance weights; 1 undoes the bias of the drawing.
+        counts: how many transitions of each row count, int64 ``[rows]``; the others are padding. None: all.
 
     Returns:
         Indices int64 ``[rows, batch]``, and importance weights float32 of that shape, the largest of a member being 1.
     """
-    size, batch = state["replay_size"][rows, None], words.shape[1]
+    size, place = state["replay_size"][rows, None], torch.arange(words.shape[1], device=words.device)
+    batch: Tensor | int = words.shape[1] if counts is None else counts[:, None]
     mass = state["replay_priority"][rows].double() ** exponent
     mass = torch.where(torch.arange(mass.shape[1], device=mass.device) < size, mass, 0.0)
     edges = mass.cumsum(dim=1)
-    part = torch.arange(batch, device=words.device) + words.double() * 2.0**-32
+    part = place + words.double() * 2.0**-32
     index = torch.searchsorted(edges, part / batch * edges[:, -1:], right=True).minimum(size - 1)
     probability = mass.gather(1, index) / edges[:, -1:]
     weight = (size * probability) ** -correction
+    if counts is not None:
+        weight = torch.where(place < batch, weight, 0.0)
     return index, (weight / weight.amax(dim=1, keepdim=True)).float()
 
 
-def update_priorities(state: State, rows: Tensor, index: Tensor, error: Tensor, floor: float = 1e-6) -> None:
+def update_priorities(
+    state: State, rows: Tensor, index: Tensor, error: Tensor, counts: Tensor | None = None, floor: float = 1e-6
+) -> None:
     """New priorities of transitions that were just learned from: their absolute errors, plus a small constant.
 
     Args:
         rows: int64 ``[rows]``, the members.
         index: int64 ``[rows, batch]``; of a transition that is in it twice, the larger error counts.
         error: absolute TD errors, float32 ``[rows, batch]``.
+        counts: how many transitions of each row count, int64 ``[rows]``, 0 for a member that has not learned; the
+            others are padding. None: all.
         floor: the constant; without it, a transition with error 0 would never be drawn again.
     """
-    priority = error + floor
+    priority, old, top = error + floor, state["replay_priority"][rows], state["replay_top_priority"][rows]
+    if counts is not None:
+        # Padding repeats the first transition: that changes nothing.
+        padding = torch.arange(index.shape[1], device=index.device) >= counts[:, None]
+        index, priority = (torch.where(padding, values[:, :1], values) for values in (index, priority))
     # Which of two writes to one place wins is not defined, so the place is cleared first and the maximum taken.
-    part = state["replay_priority"][rows].scatter(1, index, 0.0)
-    state["replay_priority"][rows] = part.scatter_reduce(1, index, priority, "amax")
-    state["replay_top_priority"][rows] = torch.maximum(state["replay_top_priority"][rows], priority.amax(dim=1))
+    new = old.scatter(1, index, 0.0).scatter_reduce(1, index, priority, "amax")
+    new_top = torch.maximum(top, priority.amax(dim=1))
+    if counts is not None:
+        new, new_top = torch.where(counts[:, None] > 0, new, old), torch.where(counts > 0, new_top, top)
+    state["replay_priority"][rows] = new
+    state["replay_top_priority"][rows] = new_top

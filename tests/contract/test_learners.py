@@ -17,9 +17,10 @@ from hpbench import tasks
 from hpbench.errors import InvalidConfiguration, SnapshotError, UnknownName
 from hpbench.learners import LEARNERS, make, native
 from hpbench.learners.dqn import DQNConfig
-from hpbench.learners.population import Population, Snapshot
+from hpbench.learners.population import Population
 from hpbench.learners.ppo import PPOConfig
 from hpbench.learners.sac import SACConfig
+from hpbench.learners.snapshot import Snapshot
 
 TASK = "classic/cartpole"
 CONFIGS: dict[str, Any] = {

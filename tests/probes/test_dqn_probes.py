@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hpbench.learners.dqn import DQN, DQNConfig
+from hpbench.learners.replay import Batch
 from hpbench.tasks.base import COMMON_PHYSICS, Anchors, Task
 
 DISCOUNT = 0.9
@@ -142,15 +143,11 @@ def targets(double: bool, online: list[float], target: list[float]) -> float:
     """The mean absolute error of one transition with reward 0, for an online value of 0 of the action taken."""
     population = learner(Probe(), seeds=1, options={"double": double, "hidden": (2,), "num_envs": 1, "buffer_size": 8})
     # Nothing but the biases of the last layer: both observations have the same values.
-    state = {name: population.state[name] for name in ("hyperparameters", "adam_steps")}
-    for name, values in (("parameters", online), ("targets", target)):
-        row = torch.zeros(1, population.network.size)
-        row[0, -2:] = torch.tensor(values)
-        state[name] = row
-    population.state["replay_size"][:] = 1
-    population.state["replay_position"][:] = 1
-    index = torch.zeros(1, 1, dtype=torch.int64)
-    error, _, _ = population._gradient(state, torch.tensor([0]), index, torch.ones(()), longest=1)
+    rows = torch.zeros(2, 1, population.network.size)
+    rows[:, 0, -2:] = torch.tensor([online, target])
+    transition = torch.zeros(1, 1, population.tasks[0].observation_size)
+    batch = Batch(transition, torch.zeros(1, 1, 1), torch.zeros(1, 1), transition, torch.full((1, 1), DISCOUNT))
+    _, error, _ = population._loss(rows[0].requires_grad_(), rows[1], batch, None, None, None)
     return error.item()
 
 

@@ -149,7 +149,7 @@ def batch(population: PPO, log_prob_shift: float, advantage: list[float]) -> dic
     observation = torch.tensor([[[1.0, 0.0], [-1.0, 0.0]]])
     action = torch.tensor([[[0.0], [1.0]]])
     actor, _, log_std = population.networks.unpack(population.state["parameters"])
-    now, _ = population._distribution(forward(actor, observation), log_std, action)
+    now, _ = population.networks.distribution(forward(actor, observation), log_std, action)
     returns = torch.zeros(1, 2)
     return {
         "observation": observation,
@@ -188,10 +188,10 @@ def test_clipping_stops_the_gradient_only_on_the_profitable_side() -> None:
 def test_entropy_of_known_policies() -> None:
     population = PPO(probe_task(Probe()), [3], PPOConfig(1, 8), engine="torch")
     output, log_std = torch.zeros(1, 4, 2), torch.zeros(1, 1, 0)
-    _, entropy = population._distribution(output, log_std, torch.zeros(1, 4, 1))
+    _, entropy = population.networks.distribution(output, log_std, torch.zeros(1, 4, 1))
     assert entropy.item() == pytest.approx(math.log(2.0))
     skewed = torch.log(torch.tensor([0.9, 0.1])).expand(1, 4, 2)
-    log_prob, entropy = population._distribution(skewed, log_std, torch.ones(1, 4, 1))
+    log_prob, entropy = population.networks.distribution(skewed, log_std, torch.ones(1, 4, 1))
     assert entropy.item() == pytest.approx(-(0.9 * math.log(0.9) + 0.1 * math.log(0.1)))
     assert log_prob.flatten().tolist() == pytest.approx([math.log(0.1)] * 4)
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from hpbench import tasks
-from hpbench.learners.population import State
 from hpbench.learners.replay import Batch
 from hpbench.learners.sac import CREDIT, SAC, SACConfig, percentile_95
 from hpbench.learners.sac_networks import Categorical, SquashedGaussian
+from hpbench.learners.snapshot import State
 from hpbench.tasks.base import COMMON_PHYSICS, Anchors, Task
 
 DISCOUNT = 0.8
@@ -225,7 +225,9 @@ def one_step(**values: float) -> tuple[SAC, State, State]:
         torch.tensor([[[0.9, 0.1, 0.4], [0.1, 0.9, -0.4]]]),
         torch.tensor([[DISCOUNT, 0.0]]),
     )
-    population._improve(part, batch, torch.zeros(1, 2, 1), torch.zeros(1, 2, 1))
+    learned = {name: part[name] for name in population.LEARNED}
+    new, _ = population._improve(learned, part["hyperparameters"], batch, torch.zeros(1, 2, 1), torch.zeros(1, 2, 1))
+    part |= new
     return population, before, part
 
 
