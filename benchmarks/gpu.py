@@ -1,17 +1,23 @@
-"""Throughput of PPO on a GPU: CartPole, 64-64 tanh, 16 environments x 64 steps, 4 epochs x 4 minibatches.
+"""Throughput of the learners on a GPU.
 
-    python benchmarks/gpu.py --output benchmarks/results/gpu.json
+    python benchmarks/gpu.py                                       # PPO; writes benchmarks/results/gpu.json
+    python benchmarks/gpu.py --learners ppo dqn sac --members 1 64
 
-Both torch engines are measured: eager, and CUDA graphs of compiled kernels. The bound that the rates are compared with
-is the larger of two times: for the counted floating-point operations at the card's measured float32 matrix rate, and
-for the fewest bytes that must be moved at its measured copy rate.
+PPO: CartPole, 64-64 tanh, 16 environments x 64 steps, 4 epochs x 4 minibatches. DQN: CartPole, one environment, a
+gradient step on 32 transitions every 4 steps. SAC: Pendulum, one environment, a gradient step on 256 transitions every
+step. Both torch engines are measured: eager, and CUDA graphs of compiled kernels.
+
+The bound that PPO's rates are compared with is the larger of two times: for the counted floating-point operations at
+the card's measured float32 matrix rate, and for the fewest bytes that must be moved at its measured copy rate.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import platform
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,10 +25,18 @@ from typing import Any
 import torch
 
 from hpbench import tasks
+from hpbench.learners import make
+from hpbench.learners.dqn import DQNConfig
 from hpbench.learners.ppo import PPO, PPOConfig
+from hpbench.learners.sac import SACConfig
 
-CONFIG = PPOConfig(num_envs=16, num_steps=64)
 EPOCHS = MINIBATCHES = 4
+WORKLOADS: dict[str, tuple[str, Any, dict[str, float]]] = {
+    "ppo": ("classic/cartpole", PPOConfig(16, 64), {"update_epochs": EPOCHS, "minibatches": MINIBATCHES}),
+    "dqn": ("classic/cartpole", DQNConfig(1, 256, learning_starts=0), {"batch_size": 32, "train_frequency": 4}),
+    "sac": ("classic/pendulum", SACConfig(1, 256, learning_starts=0), {"batch_size": 256, "updates_per_step": 1.0}),
+}
+"""Task, configuration and hyperparameters of each learner."""
 
 
 def operations(population: PPO) -> float:
@@ -72,12 +86,13 @@ def matrix_rate(size: int = 8192, repeats: int = 10) -> float:
     return repeats * 2.0 * size**3 / (time.perf_counter() - started)
 
 
-def measure(engine: str, members: int, seconds: float, rounds: int = 5) -> dict[str, Any]:
+def measure(learner: str, engine: str, members: int, seconds: float, rounds: int = 5) -> dict[str, Any]:
     """Aggregate environment steps per second: the median over rounds, after a warm-up that is reported apart."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    values = {"update_epochs": EPOCHS, "minibatches": MINIBATCHES}
-    population = PPO(tasks.make("classic/cartpole"), range(members), CONFIG, values, device="cuda", engine=engine)
+    task, config, values = WORKLOADS[learner]
+    made: Any = make(learner)
+    population = made(tasks.make(task), range(members), config, values, device="cuda", engine=engine)
 
     def timed(rollouts: int) -> float:
         torch.cuda.synchronize()
@@ -90,13 +105,16 @@ def measure(engine: str, members: int, seconds: float, rounds: int = 5) -> dict[
     rollouts = max(1, round(seconds / timed(1)))
     steps = rollouts * members * population.steps_per_rollout
     rates = sorted(steps / timed(rollouts) for _ in range(rounds))
+    counted = {}
+    if learner == "ppo":
+        counted = {"operations_per_step": operations(population), "fewest_bytes_per_step": fewest_bytes(population)}
     return {
+        "learner": learner,
         "engine": engine,
         "members": members,
         "steps_per_second": rates[rounds // 2],
         "range": [rates[0], rates[-1]],
-        "operations_per_step": operations(population),
-        "fewest_bytes_per_step": fewest_bytes(population),
+        **counted,
         "warm_up_seconds": warm_up,
         "peak_memory_mib_per_member": torch.cuda.max_memory_allocated() / members / 2**20,
     }
@@ -105,6 +123,7 @@ def measure(engine: str, members: int, seconds: float, rounds: int = 5) -> dict[
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--learners", nargs="+", default=["ppo"], choices=list(WORKLOADS))
     parser.add_argument("--members", type=int, nargs="+", default=[1, 64, 1024, 4096])
     parser.add_argument("--engines", nargs="+", default=["graph", "torch"], choices=["graph", "torch"])
     parser.add_argument("--seconds", type=float, default=1.0, help="length of one measurement (default 1)")
@@ -113,16 +132,16 @@ def main() -> None:
     operations_rate, bytes_rate, rows = matrix_rate(), copy_rate(), []
     machine = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "python": platform.python_version()}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    for engine in arguments.engines:
-        for members in arguments.members:
-            row = measure(engine, members, arguments.seconds)
+    for learner, engine, members in itertools.product(arguments.learners, arguments.engines, arguments.members):
+        row = measure(learner, engine, members, arguments.seconds)
+        if learner == "ppo":
             floor = max(row["operations_per_step"] / operations_rate, row["fewest_bytes_per_step"] / bytes_rate)
             row["share_of_bound"] = row["steps_per_second"] * floor
-            rows.append(row)
-            print({name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()})
-            rates = {"float32_matrix_rate": operations_rate, "copy_rate": bytes_rate}
-            document = {"machine": machine, **rates, "rows": rows}
-            arguments.output.write_text(json.dumps(document, indent=1) + "\n")
+        rows.append(row)
+        print({name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}, flush=True)
+        rates = {"float32_matrix_rate": operations_rate, "copy_rate": bytes_rate}
+        document = {"command": " ".join(["python", *sys.argv]), "machine": machine, **rates, "rows": rows}
+        arguments.output.write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,10 @@ from hpbench.learners.replay import (
     Batch,
     State,
     append,
+    average,
     initial_replay,
     n_step,
+    percentile_95,
     prioritized_index,
     uniform_index,
     update_priorities,
@@ -141,3 +143,39 @@ def test_prioritized_sampling_is_proportional_and_weighted() -> None:
         truncated=flags,
     )
     assert state["replay_priority"][0, 4:6].tolist() == [16.0, 16.0]
+
+
+def test_padding_changes_no_statistic() -> None:
+    values = torch.rand(2, 40, generator=torch.Generator().manual_seed(0))
+    counts = torch.tensor([40, 23])
+    share = torch.where(torch.arange(40) < counts[:, None], 1.0 / counts[:, None], 0.0)
+    for row, count in enumerate(counts.tolist()):
+        alone = values[row : row + 1, :count]
+        assert percentile_95(values, counts)[row] == percentile_95(alone)[0] == alone.kthvalue(-(-95 * count // 100))[0]
+        torch.testing.assert_close(average(values, share)[row], alone.mean())
+    torch.testing.assert_close(
+        average(torch.stack([values, 2.0 * values], dim=1), share)[:, 1], 2.0 * average(values, share)
+    )
+
+
+def test_padding_changes_no_priority() -> None:
+    state, _ = filled(6, prioritized=True)
+    rows, counts = torch.arange(MEMBERS), torch.tensor([3, 5])
+    words = random_words(torch.from_numpy(stream_keys([0, 1])[:, 3].copy()), torch.zeros(2, dtype=torch.int64), 8)
+    error = torch.rand(MEMBERS, 8, generator=torch.Generator().manual_seed(1))
+    state["replay_priority"][:] = torch.rand(MEMBERS, CAPACITY, generator=torch.Generator().manual_seed(2))
+    expected = {name: tensor.clone() for name, tensor in state.items()}
+    index, weight = prioritized_index(state, rows, words, 0.6, 0.4, counts)
+    for member, count in enumerate(counts.tolist()):
+        alone = torch.tensor([member])
+        found = prioritized_index(expected, alone, words[alone, :count], 0.6, 0.4)
+        assert torch.equal(index[alone, :count], found[0])
+        assert torch.equal(weight[alone, :count], found[1])
+        assert not weight[alone, count:].any()
+        update_priorities(expected, alone, found[0], error[alone, :count])
+    still = {name: tensor.clone() for name, tensor in state.items()}
+    update_priorities(still, rows, index, error, torch.tensor([0, 0]))
+    assert torch.equal(still["replay_priority"], state["replay_priority"])
+    update_priorities(state, rows, index, error, counts)
+    for name in ("replay_priority", "replay_top_priority"):
+        assert torch.equal(state[name], expected[name])

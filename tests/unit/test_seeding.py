@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from hpbench.seeding import Stream, derive_seed, normal_from_uniform, random_words, stream_keys, uniform
+from hpbench.seeding import (
+    Stream,
+    derive_seed,
+    normal_from_uniform,
+    random_words,
+    random_words_at,
+    stream_keys,
+    uniform,
+)
 
 # From the known-answer file of the Random123 distribution (Salmon et al., 2011): counter, key, output of philox4x32-10.
 KNOWN_ANSWERS = [
@@ -74,6 +82,12 @@ def test_a_long_draw_is_its_parts() -> None:
         whole, torch.cat([random_words(keys, calls, 60), random_words(keys, calls, 40, start=60)], dim=1)
     )
     assert torch.equal(whole[:, :37], random_words(keys, calls, 37))
+
+
+def test_words_at_places_are_those_of_the_row() -> None:
+    keys, calls = torch.from_numpy(stream_keys([1, 2])[:, 3].copy()), torch.tensor([0, 7])
+    row, index = random_words(keys, calls, 40), torch.tensor([[0, 1, 2, 3, 17, 39], [5, 4, 4, 38, 30, 11]])
+    assert torch.equal(random_words_at(keys, calls, index), row.gather(1, index))
 
 
 def test_start_must_be_at_a_block() -> None:
