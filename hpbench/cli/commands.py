@@ -103,7 +103,9 @@ def run(
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the inner loop, per process.")] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    engine: Annotated[str, typer.Option(help="auto, native (C++, on the CPU), graph (CUDA graphs, on a GPU) or torch.")] = "auto",
+    engine: Annotated[
+        str, typer.Option(help="auto, native (C++, on the CPU), graph (CUDA graphs, on a GPU) or torch.")
+    ] = "auto",
     privileged: Annotated[
         bool, typer.Option("--privileged", help="Let in agents that look ahead on copies of the run; not ranked.")
     ] = False,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import operator
 import platform
 from importlib import machinery
 from pathlib import Path
@@ -135,13 +136,14 @@ class Binding:
         """Play complete episodes with the current policies."""
         arguments = self._arguments(population)
         physics = evaluation_physics(population.tasks[0], population.state["env_physics"])
-        arguments.state_env_physics = _pointer(physics)
         returns = np.zeros((population.members, episodes))
         lengths = np.zeros((population.members, episodes), dtype=np.int64)
         arguments.episodes = episodes
         arguments.result_evaluation_returns = returns.ctypes.data
         arguments.result_evaluation_lengths = lengths.ctypes.data
+        of_training, arguments.state_env_physics = arguments.state_env_physics, _pointer(physics)
         self._call("evaluate", arguments)
+        arguments.state_env_physics = of_training
         return Evaluation(returns, lengths)
 
     def _call(self, function: str, arguments: Any) -> None:
@@ -155,11 +157,27 @@ class Binding:
         call(ctypes.byref(arguments))
 
     def _arguments(self, population: TensorPopulation) -> Any:
+        """What goes over; made anew only when a tensor has been replaced."""
+        state, buffer = population.state, population.buffer
+        tensors = [state[name] for name in (*_STATE, *self._own_state)] + [buffer[name] for name in self._buffer]
+        known = population._arguments
+        if known is not None and all(map(operator.is_, known[0], tensors)):
+            known[1].threads = population.threads
+            return known[1]
+        names = [f"state_{name}" for name in (*_STATE, *self._own_state)] + [f"buffer_{name}" for name in self._buffer]
+        pointers = dict(zip(names, map(_pointer, tensors), strict=True))
+        arguments = self._type(**self._numbers(population), **population._native_options(), **pointers)
+        population._arguments = tensors, arguments
+        return arguments
+
+    @staticmethod
+    def _numbers(population: TensorPopulation) -> dict[str, float]:
+        """Sizes and numbers that every learner hands over."""
         library = _library()
         assert not isinstance(library, str), library
         task, config, state = population.tasks[0], population.config, population.state
         threshold = 0.0 if task.success_return is None else task.success_return
-        fields = {
+        return {
             "abi": ABI, "members": population.members, "envs": config.num_envs, "steps": config.num_steps,
             "threads": population.threads, "task": library.hpbench_task(task.dynamics.native.encode()),
             "observation": task.observation_size, "actions": task.action_count, "discrete": int(task.discrete),
@@ -171,9 +189,6 @@ class Binding:
             "hyperparameter_count": len(population.hyperparameters),
             "action_low": task.action_low, "action_high": task.action_high, "success_return": threshold,
         }  # fmt: skip
-        pointers = {f"state_{name}": _pointer(state[name]) for name in (*_STATE, *self._own_state)}
-        pointers |= {f"buffer_{name}": _pointer(population.buffer[name]) for name in self._buffer}
-        return self._type(**fields, **population._native_options(), **pointers)
 
 
 def _pointer(tensor: Tensor) -> int:

@@ -61,6 +61,7 @@ class TensorPopulation(Population):
         super().__init__(tasks, seeds, self.config_type() if config is None else config, values, device, threads)
         task, envs = self.tasks[0], self.config.num_envs
         self.environments = Environments(task, envs)
+        self._arguments: tuple[list[Tensor], Any] | None = None
         self._build(task)
         self.engine = self._choose(engine)
         self.state |= self._initial()
@@ -149,10 +150,10 @@ class TensorPopulation(Population):
 
     def _train(self, rollouts: int) -> dict[str, Floats]:
         totals = self._segment(rollouts)
-        healthy = torch.isfinite(self.state["parameters"]).all(dim=1) & torch.isfinite(totals).all(dim=1)
-        if "targets" in self.state:
-            healthy &= torch.isfinite(self.state["targets"]).all(dim=1)
-        self.state["diverged"] |= ~healthy
+        parts = [totals, *(self.state[name] for name in ("parameters", "targets") if name in self.state)]
+        # The largest size is NaN or infinite if one of the numbers is; asking each of them takes several times as long.
+        largest = torch.stack([part.abs().amax(dim=1).double() for part in parts], dim=1)
+        self.state["diverged"] |= ~torch.isfinite(largest).all(dim=1)
         metrics = self.totals.summary(totals.cpu().numpy(), self.tasks[0].success_return is not None)
         broken = self.diverged
         if broken.any():
@@ -230,6 +231,9 @@ class TensorPopulation(Population):
 
     # -- what belongs to another state
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_arguments": None}
+
     def _forget(self) -> None:
         self.buffer: State = {}
 
@@ -237,4 +241,5 @@ class TensorPopulation(Population):
         """Make the buffers that work on graphs needs; they stay where they are."""
 
     def _tasks_changed(self) -> None:
+        self._arguments = None
         self.state["env_physics"] = physics_of(self.tasks, self.device)

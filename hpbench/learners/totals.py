@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hpbench.learners.snapshot import Floats
 
@@ -32,6 +33,10 @@ class Totals:
     per_rollout: tuple[str, ...]
     at_the_end: tuple[str, ...]
     names: tuple[str, ...] = field(init=False)
+    _counts: NDArray[np.int64] = field(init=False, repr=False, compare=False)
+    """Which column each column is divided by: a count for means, elsewhere itself."""
+    _own: tuple[tuple[str, int, bool], ...] = field(init=False, repr=False, compare=False)
+    """Name and column of each metric of the learner's own, and whether it is set at the end."""
 
     def __post_init__(self) -> None:
         names = (
@@ -39,6 +44,15 @@ class Totals:
             *self.at_the_end,
         )  # fmt: skip
         object.__setattr__(self, "names", names)
+        counts = {
+            **{name: name for name in names},
+            **dict.fromkeys((*EPISODES, *self.per_episode), "episodes"),
+            **dict.fromkeys(self.per_optimiser_step, "optimiser_steps"),
+            **dict.fromkeys(self.per_rollout, "rollouts"),
+        }
+        object.__setattr__(self, "_counts", np.array([names.index(counts[name]) for name in names]))
+        own = [name for name in self.metrics if name in names and name not in EPISODES]
+        object.__setattr__(self, "_own", tuple((name, names.index(name), name in self.at_the_end) for name in own))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -64,20 +78,21 @@ class Totals:
             totals: ``[members, len(self)]``.
             success_known: whether the task has a notion of success.
         """
-        total = {name: totals[:, column] for column, name in enumerate(self.names)}
-        episodes = total["episodes"]
+        episodes = totals[:, 0]
         with np.errstate(divide="ignore", invalid="ignore"):
-            mean = total["return_sum"] / episodes
-            variance = np.maximum(total["return_square_sum"] / episodes - mean**2, 0.0) * episodes / (episodes - 1)
-            metrics = {
-                "episodes": episodes,
-                "return_mean": mean,
-                "return_sem": np.where(episodes > 1, np.sqrt(variance / episodes), np.nan),
-                "episode_length": total["length_sum"] / episodes,
-                "success_rate": total["successes"] / episodes if success_known else np.full_like(episodes, np.nan),
-                **{name: total[name] / episodes for name in self.per_episode},
-                **{name: total[name] / total["optimiser_steps"] for name in self.per_optimiser_step},
-                **{name: total[name] / total["rollouts"] for name in self.per_rollout},
-                **{name: total[name] for name in self.at_the_end},
-            }
-        return {name: metrics[name] for name in self.metrics}
+            means = totals / totals[:, self._counts]
+            mean = means[:, EPISODES.index("return_sum")]
+            square = means[:, EPISODES.index("return_square_sum")]
+            variance = np.maximum(square - mean**2, 0.0) * episodes / (episodes - 1)
+            error = np.where(episodes > 1, np.sqrt(variance / episodes), np.nan)
+        success = means[:, EPISODES.index("successes")]
+        of_episodes = {
+            "episodes": episodes,
+            "return_mean": mean,
+            "return_sem": error,
+            "episode_length": means[:, EPISODES.index("length_sum")],
+            "success_rate": success if success_known else np.full_like(episodes, np.nan),
+        }
+        own = {name: (totals if last else means)[:, column] for name, column, last in self._own}
+        known = of_episodes | own
+        return {name: known[name] for name in self.metrics}
