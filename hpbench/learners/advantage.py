@@ -1,9 +1,11 @@
-"""Advantage estimation."""
+"""Advantages: their estimation, and how they are scaled for an update."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from hpbench.learners.averages import average
 
 
 def generalised_advantage(
@@ -33,3 +35,19 @@ def generalised_advantage(
         advantages.append(running)
         following = value[:, t]
     return torch.stack(advantages[::-1], dim=1)
+
+
+def standardised_advantage(advantage: Tensor, share: Tensor | None = None, counts: Tensor | None = None) -> Tensor:
+    """Zero mean and unit deviation in each minibatch; a single sample stays as it is.
+
+    Args:
+        advantage: ``[members, batch]``.
+        share, counts: what each sample counts in a mean, and how many do, where there is padding.
+    """
+    if share is None or counts is None:
+        if advantage.shape[1] == 1:
+            return advantage
+        return (advantage - advantage.mean(1, True)) / (advantage.std(1, keepdim=True) + 1e-8)
+    centred = advantage - average(advantage, share)[:, None]
+    variance = average(centred.square(), share) * counts / (counts - 1).clamp(min=1)
+    return torch.where(counts[:, None] > 1, centred / (variance.sqrt()[:, None] + 1e-8), advantage)

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from hpbench.errors import InvalidConfiguration
 from hpbench.hyperparameter import Hyperparameter, HyperparameterSpace
+from hpbench.learners.averages import average, percentile_95, shares
 from hpbench.learners.native import Binding
 from hpbench.learners.off_policy import OffPolicy
 from hpbench.learners.optimiser import adam, clip
@@ -29,9 +30,7 @@ from hpbench.learners.replay import (
     MEMORY,
     PRIORITIES,
     Batch,
-    average,
     n_step,
-    percentile_95,
     prioritized_index,
     uniform_index,
     update_priorities,
@@ -237,7 +236,7 @@ class DQN(OffPolicy):
         table, learned = self._part("hyperparameters", rows), {name: self._part(name, rows) for name in self.LEARNED}
         memory = {name: state[name] for name in (*MEMORY, *(PRIORITIES if prioritized else ()))}
         index, weight, batch = self._sample(memory, rows, table, self._minibatch_words(rows, size, counts), counts)
-        share = None if counts is None else self._shares(counts, size)
+        share = None if counts is None else shares(counts, size)
         parameters = learned["parameters"].detach().requires_grad_()
         loss, error, statistics = self._loss(parameters, learned["targets"], batch, weight, share, counts)
         (gradient,) = torch.autograd.grad(loss.sum(), parameters)

@@ -2,15 +2,15 @@
 
 A rollout and an epoch of minibatches are thousands of small kernels, and launching them one by one costs far more than
 running them. So the pure parts of the learner are compiled (kernels that follow each other become one), and its work is
-recorded once, as a few CUDA graphs, and then replayed: PPO's as a rollout and an epoch, that of DQN and SAC as a step
-of all environments and a gradient step.
+recorded once, as a few CUDA graphs, and then replayed: a rollout and a minibatch of PPO, a step of all environments and
+a gradient step of DQN and SAC.
 
 Graphs are bound to the memory they were recorded on. They work on a population kept here, with room for a power of two
 of members: a segment copies the state in, replays, and copies it out. So forks, restored snapshots and new
 meta-episodes record nothing new, unless they are of a size not met before. Neither do changed hyperparameters: they are
-tensors, and who acts on them when is a mask. The exceptions shape the work, and have a few graphs, recorded when first
-met: PPO's number of minibatches has one per value, the batch size of DQN and SAC one per power of two, which the
-batches of all sizes below are padded to.
+tensors, and who acts on them when is a mask. The exceptions are those that say how many samples an optimiser step is
+made of, which shape the work: PPO's number of minibatches, the batch size of DQN and SAC. There is a graph for each
+power of two, recorded when first met, and batches are padded to the next one.
 """
 
 from __future__ import annotations

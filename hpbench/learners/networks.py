@@ -165,11 +165,12 @@ class ActorCritic:
         return action, self.distribution(output, log_std, action)[0]
 
     def distribution(self, output: Tensor, log_std: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities ``[members, batch]`` of the actions, and the mean entropy ``[members]`` in nats."""
+        """Log-probabilities ``[members, batch]`` of the actions, and entropies in nats: ``[members, batch]``, or
+        ``[members, 1]`` where they are the same for all observations."""
         if not self.log_std:
             log_probs = torch.log_softmax(output, dim=-1)
-            entropy = -(log_probs.exp() * log_probs).sum(dim=-1).mean(dim=1)
+            entropy = -(log_probs.exp() * log_probs).sum(dim=-1)
             return log_probs.gather(-1, action.long()).squeeze(-1), entropy
         z = (action - output) * torch.exp(-log_std)
         log_prob = (-0.5 * z.square() - log_std - 0.5 * math.log(2.0 * math.pi)).sum(dim=-1)
-        return log_prob, (log_std + 0.5 * math.log(2.0 * math.pi * math.e)).sum(dim=(1, 2))
+        return log_prob, (log_std + 0.5 * math.log(2.0 * math.pi * math.e)).sum(dim=2)

@@ -271,11 +271,6 @@ class OffPolicy(TensorPopulation):
         """Batch sizes, int64 ``[members]``."""
         return self.state["hyperparameters"][:, self.hyperparameters.index("batch_size")].long()
 
-    def _shares(self, counts: Tensor, size: int) -> Tensor:
-        """What each sample of padded batches counts in a mean, float32 ``[members, size]``."""
-        counted = torch.arange(size, device=counts.device) < counts[:, None]
-        return torch.where(counted, 1.0 / counts[:, None].float(), 0.0)
-
     def _keep(self, rows: Tensor, new: State, active: Tensor | None) -> None:
         """Bring what a gradient step has changed into the state."""
         for name, values in new.items():

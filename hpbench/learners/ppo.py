@@ -21,8 +21,9 @@ from torch import Tensor
 
 from hpbench.errors import InvalidConfiguration
 from hpbench.hyperparameter import Hyperparameter, HyperparameterSpace
-from hpbench.learners.advantage import generalised_advantage
-from hpbench.learners.graph import Graphs
+from hpbench.learners.advantage import generalised_advantage, standardised_advantage
+from hpbench.learners.averages import average, shares
+from hpbench.learners.graph import Graphs, room
 from hpbench.learners.native import Binding
 from hpbench.learners.networks import ActorCritic, Weights, forward
 from hpbench.learners.normalisation import initial_moments, scaled, standardised, update_moments
@@ -160,21 +161,27 @@ class PPO(TensorPopulation):
             self._add_movement(before, totals)
 
     def _run_on_graphs(self, graphs: Graphs, rollouts: int, members: int) -> None:
+        size, totals, buffer = self.steps_per_rollout, graphs.totals, self.buffer
         # Who fills the room that is left has no epochs.
-        epochs, minibatches = np.zeros(self.members, np.int64), np.ones(self.members, np.int64)
+        epochs, counts = np.zeros(self.members, np.int64), np.ones(self.members, np.int64)
         table, index = self.table()[:members], self.hyperparameters.index
         epochs[:members] = table[:, index("update_epochs")]
-        minibatches[:members] = np.minimum(table[:, index("minibatches")], self.steps_per_rollout)
-        plan = [(count, int(epochs[minibatches == count].max())) for count in sorted(set(minibatches.tolist()))]
-        epochs_of, minibatches_of = (torch.from_numpy(x).to(self.device) for x in (epochs, minibatches))
-        totals, active = graphs.totals, self.buffer["active"]
+        counts[:members] = np.minimum(table[:, index("minibatches")], size)
+        rooms = np.array([room(-(-size // count)) for count in counts.tolist()])
+        buffer["epochs"].copy_(torch.from_numpy(epochs))
+        buffer["minibatches"].copy_(torch.from_numpy(counts))
         for _ in range(rollouts):
             graphs.do("rollout", functools.partial(self._collect, totals))
             before = self.state["parameters"].clone()
-            for count, most in plan:
-                for epoch in range(most):
-                    torch.logical_and(minibatches_of == count, epochs_of > epoch, out=active)
-                    graphs.do(count, functools.partial(self._epoch, count, totals, active))
+            for width in sorted(set(rooms[:members].tolist())):
+                those = rooms == width
+                padded = bool((counts[those] * width != size).any())
+                for epoch in range(int(epochs[those].max())):
+                    buffer["epoch"].fill_(epoch)
+                    graphs.do(f"shuffle {width}", functools.partial(self._shuffle_on_graphs, width))
+                    for _ in range(int(counts[those & (epochs > epoch)].max())):
+                        work = functools.partial(self._minibatch_on_graphs, width, padded, totals)
+                        graphs.do(f"minibatch {width}{' padded' if padded else ''}", work)
             self._add_movement(before, totals)
 
     @torch.no_grad()
@@ -281,58 +288,87 @@ class PPO(TensorPopulation):
         for i, (epochs, minibatches) in enumerate(pairs.tolist()):
             yield epochs, min(minibatches, self.steps_per_rollout), np.flatnonzero(group.reshape(-1) == i)
 
-    def _epoch(self, minibatches: int, totals: Tensor, active: Tensor | None = None) -> None:
-        """One pass over the rollout in the buffer.
+    def _epoch(self, minibatches: int, totals: Tensor) -> None:
+        """One pass over the rollout in the buffer, split into that many parts."""
+        size, order = self.steps_per_rollout, self._order()
+        self.state["rng_calls"][:, Stream.MINIBATCH] += 1
+        for i in range(minibatches):
+            self._minibatch(order[:, i * size // minibatches : (i + 1) * size // minibatches], totals)
+
+    def _order(self) -> Tensor:
+        """A permutation of the rollout's steps for each member, ``[members, steps]``; the counter stays where it is."""
+        keys, calls = self.state["rng_keys"][:, Stream.MINIBATCH], self.state["rng_calls"][:, Stream.MINIBATCH]
+        return torch.argsort(self._words(keys, calls, self.steps_per_rollout), dim=1, stable=True)
+
+    def _shuffle_on_graphs(self, width: int) -> None:
+        """Begin an epoch of the members whose minibatches need that much room."""
+        buffer, size = self.buffer, self.steps_per_rollout
+        largest = (size + buffer["minibatches"] - 1) // buffer["minibatches"]
+        torch.logical_and(buffer["epochs"] > buffer["epoch"], largest <= width, out=buffer["active"])
+        buffer["active"] &= 2 * largest > width
+        buffer["order"].copy_(self._order())
+        self.state["rng_calls"][:, Stream.MINIBATCH] += buffer["active"]
+        buffer["part"].zero_()
+
+    def _minibatch_on_graphs(self, width: int, padded: bool, totals: Tensor) -> None:
+        """The next minibatch of the members that are in an epoch, and have one left."""
+        buffer, size, parts = self.buffer, self.steps_per_rollout, self.buffer["minibatches"]
+        start, stop = buffer["part"] * size // parts, (buffer["part"] + 1) * size // parts
+        place = start[:, None] + torch.arange(width, device=self.device)
+        active = buffer["active"] & (buffer["part"] < parts)
+        index = buffer["order"].gather(1, place.clamp(max=size - 1))
+        self._minibatch(index, totals, active, stop - start if padded else None)
+        buffer["part"] += 1
+
+    def _minibatch(
+        self, index: Tensor, totals: Tensor, active: Tensor | None = None, counts: Tensor | None = None
+    ) -> None:
+        """One optimiser step.
 
         Args:
-            minibatches: how many parts it is split into.
+            index: steps of the rollout, int64 ``[members, batch]``.
             totals: are added to.
             active: bool ``[members]``; the others are left as they are. None: all.
+            counts: how many of the steps count for each member, the others are padding. None: all.
         """
-        size = self.steps_per_rollout
-        keys, calls = self.state["rng_keys"][:, Stream.MINIBATCH], self.state["rng_calls"][:, Stream.MINIBATCH]
-        order = torch.argsort(self._words(keys, calls, size), dim=1, stable=True)
-        calls += 1 if active is None else active
-        names = ("observation", "action", "log_prob", "advantage", "return")
-        flat = {name: self.buffer[name].flatten(1, 2) for name in names}
         rows = torch.arange(self.members, device=self.device)[:, None]
-        for i in range(minibatches):
-            index = order[:, i * size // minibatches : (i + 1) * size // minibatches]
-            self._minibatch({name: values[rows, index] for name, values in flat.items()}, totals, active)
-
-    def _minibatch(self, batch: State, totals: Tensor, active: Tensor | None) -> None:
-        """One optimiser step of every active member."""
+        names = ("observation", "action", "log_prob", "advantage", "return")
+        batch = {name: self.buffer[name].flatten(1, 2)[rows, index] for name in names}
         parameters = self.state["parameters"].detach().requires_grad_()
-        loss, statistics = self._loss(parameters, batch, self.state["hyperparameters"])
+        loss, statistics = self._loss(parameters, batch, self.state["hyperparameters"], counts)
         (gradient,) = torch.autograd.grad(loss.sum(), parameters)
         with torch.no_grad():
             optimiser = {name: self.state[name] for name in OPTIMISER}
             moved, norms = self._descend(optimiser, gradient, self.state["hyperparameters"], active)
             self.state |= moved
             columns = torch.stack((*statistics, *norms, torch.ones_like(norms[0])), dim=1)
-            totals[:, TOTALS.of_optimiser_steps] += columns if active is None else columns * active[:, None]
+            # What a member without a minibatch left would have got may be anything, NaN too.
+            columns = columns if active is None else torch.where(active[:, None], columns, 0.0)
+            totals[:, TOTALS.of_optimiser_steps] += columns
 
-    def _loss(self, parameters: Tensor, batch: State, table: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _loss(
+        self, parameters: Tensor, batch: State, table: Tensor, counts: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Loss ``[members]``, and policy loss, value loss, relative entropy, KL, clip fraction, each ``[members]``."""
+        share = None if counts is None else shares(counts, batch["advantage"].shape[1])
         actor, critic, log_std = self.networks.unpack(parameters)
         output = forward(actor, batch["observation"])
-        log_prob, entropy = self.networks.distribution(output, log_std, batch["action"])
-        advantage = batch["advantage"]
-        if advantage.shape[1] > 1:
-            advantage = (advantage - advantage.mean(1, True)) / (advantage.std(1, keepdim=True) + 1e-8)
+        log_prob, entropies = self.networks.distribution(output, log_std, batch["action"])
+        entropy = entropies[:, 0] if self.networks.log_std else average(entropies, share)
+        advantage = standardised_advantage(batch["advantage"], share, counts)
         clip_range = self._column(table, "clip_range")[:, None]
         log_ratio = log_prob - batch["log_prob"]
         ratio = log_ratio.exp()
         clipped = torch.minimum(torch.maximum(ratio, 1.0 - clip_range), 1.0 + clip_range)
-        policy_loss = -torch.minimum(advantage * ratio, advantage * clipped).mean(dim=1)
+        policy_loss = -average(torch.minimum(advantage * ratio, advantage * clipped), share)
         value = forward(critic, batch["observation"])[..., 0]
-        value_loss = (batch["return"] - value).square().mean(dim=1)
+        value_loss = average((batch["return"] - value).square(), share)
         bonus = self._column(table, "entropy_coefficient") * entropy
         loss = policy_loss + self._column(table, "value_coefficient") * value_loss - bonus
         with torch.no_grad():
             # The low-variance estimator of Schulman 2020, joschu.net/blog/kl-approx.html
-            kl = (ratio - 1.0 - log_ratio).mean(dim=1)
-            clip_fraction = ((ratio - 1.0).abs() > clip_range).float().mean(dim=1)
+            kl = average(ratio - 1.0 - log_ratio, share)
+            clip_fraction = average(((ratio - 1.0).abs() > clip_range).float(), share)
         statistics = (policy_loss, value_loss, entropy / self.networks.entropy_unit, kl, clip_fraction)
         return loss, tuple(s.detach() for s in statistics)
 
@@ -413,4 +449,8 @@ class PPO(TensorPopulation):
         self.buffer = {name: torch.zeros(self.members, *shape, device=self.device) for name, shape in shapes.items()}
 
     def _allocate(self) -> None:
+        shapes = {"order": (self.members, self.steps_per_rollout), "epoch": (), "part": ()}
+        shapes |= dict.fromkeys(("epochs", "minibatches"), (self.members,))
+        for name, shape in shapes.items():
+            self.buffer[name] = torch.zeros(shape, dtype=torch.int64, device=self.device)
         self.buffer["active"] = torch.zeros(self.members, dtype=torch.bool, device=self.device)

@@ -122,32 +122,6 @@ def uniform_index(state: State, rows: Tensor, words: Tensor) -> Tensor:
     return (words * state["replay_size"][rows, None]) >> 32
 
 
-def average(values: Tensor, share: Tensor | None) -> Tensor:
-    """Mean over a batch: ``[rows, ..., batch] -> [rows, ...]``.
-
-    Args:
-        share: what each sample counts, ``[rows, batch]``, 0 for padding; None: all the same.
-    """
-    if share is None:
-        return values.mean(dim=-1)
-    return (values * share.view(len(share), *[1] * (values.dim() - 2), -1)).sum(dim=-1)
-
-
-def percentile_95(errors: Tensor, counts: Tensor | None = None) -> Tensor:
-    """The 95th percentile of each row of numbers that are not negative, without interpolation: ``[rows, batch] ->
-    [rows]``.
-
-    Args:
-        counts: how many of each row count, int64 ``[rows]``; the others are padding. None: all.
-    """
-    batch = errors.shape[1]
-    if counts is None:
-        return errors.sort(dim=1).values[:, (95 * batch + 99) // 100 - 1]
-    padding = torch.arange(batch, device=errors.device) >= counts[:, None]
-    ordered = torch.where(padding, -1.0, errors).sort(dim=1).values
-    return ordered.gather(1, (batch - counts + (95 * counts + 99) // 100 - 1).clamp(max=batch - 1)[:, None])[:, 0]
-
-
 def n_step(
     state: State, rows: Tensor, index: Tensor, steps: Tensor, longest: int, discount: Tensor, envs: int
 ) -> Batch:

@@ -21,11 +21,12 @@ from torch import Tensor
 
 from hpbench.errors import InvalidConfiguration
 from hpbench.hyperparameter import Hyperparameter, HyperparameterSpace
+from hpbench.learners.averages import average, percentile_95, shares
 from hpbench.learners.native import Binding
 from hpbench.learners.off_policy import OffPolicy
 from hpbench.learners.optimiser import adam
 from hpbench.learners.relu import forward, relu_layers
-from hpbench.learners.replay import MEMORY, Batch, average, n_step, percentile_95, uniform_index
+from hpbench.learners.replay import MEMORY, Batch, n_step, uniform_index
 from hpbench.learners.representation import SAMPLE
 from hpbench.learners.sac_networks import SoftActorCritic
 from hpbench.learners.snapshot import State
@@ -214,7 +215,7 @@ class SAC(OffPolicy):
         draws = self._draws(keys, calls + 1, size * 4 * noises).view(len(rows), size, 2, noises, 2)
         self.state["rng_calls"][rows, Stream.MINIBATCH] += 2 if active is None else 2 * active.long()
         batch, noise = self._sample({name: self.state[name] for name in MEMORY}, rows, table, words, draws)
-        share = None if counts is None else self._shares(counts, size)
+        share = None if counts is None else shares(counts, size)
         new, statistics = self._improve(learned, table, batch, noise[:, :, 0], noise[:, :, 1], share, counts)
         self._keep(rows, new, active)
         self._add_statistics(rows, statistics, totals, active)

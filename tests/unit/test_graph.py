@@ -83,12 +83,15 @@ def test_masked_work_equals_grouped_work(monkeypatch: pytest.MonkeyPatch, case: 
 @pytest.mark.parametrize(("case", "task_id"), LEARNERS)
 def test_changed_hyperparameters_act_without_new_work(monkeypatch: pytest.MonkeyPatch, case: str, task_id: str) -> None:
     found, graphs = on_graphs(monkeypatch, case, task_id)
-    shape, new, key = ("minibatches", [8, 2, 8], 2) if case == "ppo" else ("batch_size", [33, 60, 64], 64)
-    if case != "ppo":
-        found.set_values(shape, [17, 20, 32])
+    # Of 60 steps: 8 minibatches have up to 8, 2 and 3 have up to 32. Batches of 33 to 64 share one graph.
+    shape, start, new, added = "batch_size", [17, 20, 32], [33, 60, 64], {64}
+    if case == "ppo":
+        shape, start, new = "minibatches", [8, 10, 14], [8, 2, 3]
+        added = {"shuffle 32", "minibatch 32 padded"}
+    found.set_values(shape, start)
     found.train(2)
     recorded = dict(graphs._work)
-    assert 64 not in recorded
+    assert not added & recorded.keys()
     for name in found.hyperparameters:
         if name != shape:
             found.set_values(name, found.hyperparameters[name].multiply(found.values()[name][0], 2.0)[0])
@@ -96,7 +99,7 @@ def test_changed_hyperparameters_act_without_new_work(monkeypatch: pytest.Monkey
     assert graphs._work == recorded
     found.set_values(shape, new)
     found.train(1)
-    assert graphs._work.keys() - recorded.keys() == {key}
+    assert graphs._work.keys() - recorded.keys() == added
 
 
 @pytest.mark.parametrize(("case", "task_id"), LEARNERS)

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from hpbench.errors import InvalidConfiguration
+from hpbench.learners.advantage import standardised_advantage
+from hpbench.learners.averages import average, percentile_95, shares
 from hpbench.learners.replay import (
     Batch,
     State,
     append,
-    average,
     initial_replay,
     n_step,
-    percentile_95,
     prioritized_index,
     uniform_index,
     update_priorities,
@@ -148,7 +148,7 @@ def test_prioritized_sampling_is_proportional_and_weighted() -> None:
 def test_padding_changes_no_statistic() -> None:
     values = torch.rand(2, 40, generator=torch.Generator().manual_seed(0))
     counts = torch.tensor([40, 23])
-    share = torch.where(torch.arange(40) < counts[:, None], 1.0 / counts[:, None], 0.0)
+    share = shares(counts, 40)
     for row, count in enumerate(counts.tolist()):
         alone = values[row : row + 1, :count]
         assert percentile_95(values, counts)[row] == percentile_95(alone)[0] == alone.kthvalue(-(-95 * count // 100))[0]
@@ -179,3 +179,12 @@ def test_padding_changes_no_priority() -> None:
     update_priorities(state, rows, index, error, counts)
     for name in ("replay_priority", "replay_top_priority"):
         assert torch.equal(state[name], expected[name])
+
+
+def test_padding_changes_no_advantage() -> None:
+    advantage = torch.rand(3, 8, generator=torch.Generator().manual_seed(0))
+    counts = torch.tensor([8, 5, 1])
+    found = standardised_advantage(advantage, shares(counts, 8), counts)
+    for row, count in enumerate(counts.tolist()):
+        alone = standardised_advantage(advantage[row : row + 1, :count])
+        torch.testing.assert_close(found[row : row + 1, :count], alone)
