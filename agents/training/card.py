@@ -11,7 +11,7 @@ import torch
 
 import hpbench
 from agents.training.plan import VALIDATION_EVERY
-from agents.training.schema import SPLITS, TABLES, parquet
+from agents.training.schema import SPLITS, TABLES, parquet, shard_files
 from agents.training.settings import CollectSettings
 from hpbench import learners
 from hpbench.evaluation.records import write_atomically
@@ -98,7 +98,7 @@ def _front_matter(folder: Path) -> str:
     for table in sorted(TABLES, key="states branches episodes".split().index):
         lines += [f"- config_name: {table}", *(["  default: true"] if table == "states" else []), "  data_files:"]
         for split in SPLITS:
-            if any((folder / table).glob(f"{split}-*.parquet")):
+            if shard_files(folder, table, split):
                 lines += [f"  - split: {split}", f"    path: {table}/{split}-*.parquet"]
     return "\n".join([*lines, "---", ""])
 
@@ -107,7 +107,7 @@ def _counts(folder: Path) -> str:
     lines = ["| table | " + " | ".join(SPLITS) + " |", "| --- |" + " ---: |" * len(SPLITS)]
     for table in TABLES:
         rows = [
-            sum(parquet().read_metadata(path).num_rows for path in sorted((folder / table).glob(f"{split}-*.parquet")))
+            sum(parquet().read_metadata(path).num_rows for path in shard_files(folder, table, split))
             for split in SPLITS
         ]
         lines.append(f"| `{table}` | " + " | ".join(map(str, rows)) + " |")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from agents.training.card import write_card
 from agents.training.plan import Shard, plan_shards
-from agents.training.schema import parquet
+from agents.training.schema import is_complete, parquet
 from agents.training.settings import CollectSettings, dump_settings, load_settings
-from agents.training.shard import is_complete, work_on_shard
+from agents.training.shard import work_on_shard
 from hpbench.errors import HPBenchError, InvalidConfiguration
 from hpbench.evaluation.progress import Reporter
 from hpbench.evaluation.records import write_atomically

@@ -136,6 +136,17 @@ def shard_path(folder: Path, table: str, split: str, index: int) -> Path:
     return folder / table / f"{split}-{index:05d}.parquet"
 
 
+def is_complete(folder: Path, index: int) -> bool:
+    """Whether a shard is there, whole: its training episodes are written last."""
+    return shard_path(folder, "episodes", "train", index).is_file()
+
+
+def shard_files(folder: Path, table: str, split: str) -> list[Path]:
+    """The files of a table and split, of complete shards only, in order."""
+    found = sorted((folder / table).glob(f"{split}-*.parquet"))
+    return [path for path in found if is_complete(folder, int(path.stem.rpartition("-")[2]))]
+
+
 def write_rows(path: Path, table: str, rows: Rows) -> None:
     """Write a table atomically: after a crash there is the old file, or none, or the new one, whole. Equal rows give
     equal bytes."""
@@ -169,9 +180,9 @@ def read_rows(folder: Path, table: str, split: str, columns: Sequence[str] | Non
     Raises:
         InvalidConfiguration: if there is no such table or split in the folder, or its format is another one.
     """
-    paths = sorted((folder / table).glob(f"{split}-*.parquet"))
+    paths = shard_files(folder, table, split)
     if not paths:
-        raise InvalidConfiguration(f"there is no table {table!r} of split {split!r} in {str(folder)!r}")
+        raise InvalidConfiguration(f"there is no complete table {table!r} of split {split!r} in {str(folder)!r}")
     rows: Rows = []
     for path in paths:
         data = parquet().read_table(path, columns=None if columns is None else list(columns))

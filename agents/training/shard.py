@@ -40,16 +40,12 @@ def work_on_shard(payload: tuple[CollectSettings, Shard, Path], report: Progress
 
 
 def write_shard(folder: Path, index: int, tables: Tables) -> None:
-    """Write all files of a shard. The last one is what :func:`is_complete` looks at: episodes of the split train."""
+    """Write all files of a shard. The last one is what :func:`~agents.training.schema.is_complete`
+    looks at: training episodes."""
     for split in reversed(SPLITS):
         for table in reversed(TABLES):
             if tables[split][table]:
                 write_rows(shard_path(folder, table, split, index), table, tables[split][table])
-
-
-def is_complete(folder: Path, index: int) -> bool:
-    """Whether a shard is there, whole."""
-    return shard_path(folder, "episodes", "train", index).is_file()
 
 
 class ShardRun:

@@ -1,0 +1,141 @@
+"""How noisy the labels of a collection are: what a perfect model could reach, and what its choices are really worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.training.labels import (
+    KEEP_LABEL,
+    Label,
+    LabelRule,
+    Measured,
+    Prior,
+    choose_all,
+    fit_prior,
+    label_measured,
+    measure,
+    paired_gains,
+    shrink,
+    stratum,
+)
+
+Floats = NDArray[np.float64]
+
+SPLITS_TRIED = 20
+"""Ways to divide the continuations into halves that are averaged over."""
+
+DRAWS = 200
+"""True gains that are drawn per branch set for the simulated ceiling."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Of some branch sets under one rule.
+
+    Args:
+        sets: how many.
+        edited: share whose label is an update.
+        best_measured: mean over sets of the largest measured gain (at least 0): what the winner's curse inflates.
+        best_shrunk: mean of the label's shrunk gain: what it is believed to be.
+        honest: mean gain of labels made from half of the continuations, measured on the other half; no curse.
+        honest_measured: the same for the largest measured gain, without shrinkage or significance.
+        agreement: share of sets where the labels of two halves are the same; NaN with fewer than 4 continuations.
+        ceiling: accuracy of a model that knows the true gains, against labels from all continuations (simulated).
+        keep_accuracy: accuracy of always keeping, against the same labels.
+    """
+
+    sets: int
+    edited: float
+    best_measured: float
+    best_shrunk: float
+    honest: float
+    honest_measured: float
+    agreement: float
+    ceiling: float
+    keep_accuracy: float
+
+
+def label_noise(rows: Sequence[Mapping[str, Any]], rule: LabelRule, seed: int = 0) -> Noise:
+    """The noise of the labels of branch sets.
+
+    Args:
+        rows: of the table ``branches``.
+        rule: how labels are made.
+        seed: of the divisions into halves and of the simulation.
+
+    Raises:
+        InvalidConfiguration: if they have a single continuation.
+    """
+    samples, strata = [paired_gains(row, rule) for row in rows], [stratum(row) for row in rows]
+    return noise_of(samples, strata, rule, seed)
+
+
+def noise_of(samples: Sequence[Floats], strata: Sequence[Any], rule: LabelRule, seed: int = 0) -> Noise:
+    """:func:`label_noise` of paired differences ``[K, M]``."""
+    generator = np.random.default_rng(seed)
+    labels = label_measured([measure(each) for each in samples], strata, rule)
+    chosen = np.array([label.index for label in labels])
+    agreement, honest, honest_measured = halves(samples, strata, rule, generator)
+    return Noise(
+        sets=len(samples),
+        edited=float((chosen != KEEP_LABEL).mean()),
+        best_measured=float(np.mean([label.measured.gains.max() for label in labels])),
+        best_shrunk=float(np.mean([label.posterior.means[label.index] for label in labels])),
+        honest=honest,
+        honest_measured=honest_measured,
+        agreement=agreement,
+        ceiling=ceiling(labels, strata, rule, generator),
+        keep_accuracy=float((chosen == KEEP_LABEL).mean()),
+    )
+
+
+def halves(
+    samples: Sequence[Floats], strata: Sequence[Any], rule: LabelRule, generator: np.random.Generator
+) -> tuple[float, float, float]:
+    """Labels of one half of the continuations against the other half.
+
+    Returns:
+        Agreement of the labels; the mean gain that the other half measures for the label, and for the largest measured
+        gain. NaN with fewer than 4 continuations.
+    """
+    seeds = min(each.shape[1] for each in samples)
+    if seeds < 4:
+        return np.nan, np.nan, np.nan
+    agreed, honest, honest_measured = [], [], []
+    for _ in range(SPLITS_TRIED):
+        order = generator.permutation(seeds)
+        parts = order[: seeds // 2], order[seeds // 2 : 2 * (seeds // 2)]
+        made = [label_measured([measure(each[:, part]) for each in samples], strata, rule) for part in parts]
+        for first, second in zip(*made, strict=True):
+            agreed.append(first.index == second.index)
+            for one, other in ((first, second), (second, first)):
+                honest.append(other.measured.gains[one.index])
+                honest_measured.append(other.measured.gains[one.measured.gains.argmax()])
+    return float(np.mean(agreed)), float(np.mean(honest)), float(np.mean(honest_measured))
+
+
+def ceiling(
+    labels: Sequence[Label], strata: Sequence[Any], rule: LabelRule, generator: np.random.Generator
+) -> float:
+    """How often labels are right, if the posteriors are: true gains are drawn from them, measured anew with the noise
+    that the measurement had, and labelled. The truth's own label is the update that gains most, if that matters."""
+    priors: dict[Any, Prior] = {
+        each: fit_prior(label.measured for label, its in zip(labels, strata, strict=True) if its == each)
+        for each in set(strata)
+    }
+    right = []
+    for label, its in zip(labels, strata, strict=True):
+        shape = (DRAWS, len(label.posterior.means))
+        truths = label.posterior.means + label.posterior.deviations * generator.standard_normal(shape)
+        seen = truths + np.sqrt(label.measured.noise) * generator.standard_normal(shape)
+        best = truths.argmax(axis=1)
+        gain = truths.max(axis=1)
+        wanted = np.where((gain >= rule.material) & (gain > 0.0), best, KEEP_LABEL)
+        found = choose_all(shrink(Measured(seen, label.measured.noise), priors[its]), rule)
+        right.append(float((found == wanted).mean()))
+    return float(np.mean(right))
