@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from hpbench.errors import InvalidAction, InvalidConfiguration
 from hpbench.hyperparameter import KEEP, MULTIPLIERS
@@ -43,7 +44,7 @@ gae_lambda act on the horizon 1 / (1 - value); on a linear scale a factor of 4 a
 CUE = "answer:"
 """Where the completion begins, for models without a chat template."""
 
-_HYPERPARAMETER = re.compile(r"^(\w+) (\S+)\[\d\d\] in \S+\.\.\S+$", re.MULTILINE | re.ASCII)
+_HYPERPARAMETER = re.compile(r"^(\w+) (\S+)\[\d\d\] in (\S+?)\.\.(\S+)$", re.MULTILINE | re.ASCII)
 
 
 def messages(observation: str) -> list[dict[str, str]]:
@@ -56,25 +57,34 @@ def plain(observation: str) -> str:
     return f"{SYSTEM}\n\n{observation}\n\n{CUE}\n"
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A hyperparameter as the observation shows it: its current value, and its bounds."""
+
+    value: float
+    low: float
+    high: float
+
+
+def shown_in(observation: str) -> dict[str, Shown]:
+    """The hyperparameters by the names that the observation shows, in order.
+
+    Raises:
+        InvalidConfiguration: if it shows none, so is no text observation.
+    """
+    found = _HYPERPARAMETER.findall(observation)
+    if not found:
+        raise InvalidConfiguration("This observation shows no hyperparameters: make the environment with its text form")
+    return {name: Shown(*map(float, numbers)) for name, *numbers in found}
+
+
 def names_in(observation: str) -> tuple[str, ...]:
     """The hyperparameters' names as the observation shows them, in order: the keys of the completion.
 
     Raises:
         InvalidConfiguration: if it shows none, so is no text observation.
     """
-    return tuple(values_in(observation))
-
-
-def values_in(observation: str) -> dict[str, float]:
-    """The hyperparameters' current values by the names that the observation shows, in order.
-
-    Raises:
-        InvalidConfiguration: if it shows none, so is no text observation.
-    """
-    values = {name: float(value) for name, value in _HYPERPARAMETER.findall(observation)}
-    if not values:
-        raise InvalidConfiguration("This observation shows no hyperparameters: make the environment with its text form")
-    return values
+    return tuple(shown_in(observation))
 
 
 def completion(choices: Sequence[int], names: Sequence[str]) -> str:
