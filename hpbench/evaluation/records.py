@@ -16,7 +16,7 @@ import platform
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +172,7 @@ class Costs:
         decisions: taken, over all members.
         steps, evaluation_steps: environment steps, over all members.
         agent_steps: those that the agent used beyond them, on copies of the runs.
+        agent: what else the agent says that it used or did (``costs()`` of batch agents), such as tokens; by name.
     """
 
     seconds: float
@@ -180,6 +181,7 @@ class Costs:
     steps: int
     evaluation_steps: int
     agent_steps: int = 0
+    agent: dict[str, float] = field(default_factory=dict)
 
     @property
     def decisions_per_second(self) -> float:
@@ -222,7 +224,7 @@ def to_json(value: Any) -> Any:
 
 def dumps(record: Record) -> str:
     """The one text of this record: a line per field and per member, the checksum last."""
-    names = [field.name for field in fields(record) if field.name != "members"]
+    names = [part.name for part in fields(record) if part.name != "members"]
     lines = [f' "{name}": {_line(getattr(record, name))}' for name in names]
     members = ",\n".join(f"  {_line(member)}" for member in record.members)
     return _seal("{\n" + ",\n".join([*lines, f' "members": [\n{members}\n ]']))
