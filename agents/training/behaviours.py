@@ -1,4 +1,4 @@
-"""Who steers the meta-episodes of a shard: agents of any kind, schedules, and lineages whose members copy each other."""
+"""Who steers the meta-episodes of a shard: agents of any kind, schedules, lineages whose members copy each other."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ class Behaviour(ABC):
         """Actions by member, for those that are still running, and copies by target."""
 
     def observe(self, observations: Observations, actions: Mapping[int, Tagged], result: BatchStep) -> None:
-        """After every decision."""
+        """After every decision. Most need not know."""
+        return None
 
 
 class Steered(Behaviour):

@@ -31,7 +31,7 @@ change the hyperparameters at every decision. Made to train meta-agents, such as
 | --- | --- |
 | `episodes` | a meta-episode: one training run from start to end |
 | `states` | a decision: what was observed, what was changed, what came of it |
-| `branches` | a branch set: {updates} updates of one state, tried on copies of the run in {seeds} continuations each, for {horizon} segments |
+| `branches` | a branch set: {updates} updates of one state, {seeds} continuations each, {horizon} segments ahead |
 
 ## How many
 
@@ -95,7 +95,7 @@ def _front_matter(folder: Path) -> str:
     """What the Hugging Face hub and ``datasets.load_dataset(folder, table)`` read."""
     lines = ["---", "license: mit", "pretty_name: HPBench training runs", "tags:", "- reinforcement-learning"]
     lines += ["- hyperparameter-optimization", "configs:"]
-    for table in sorted(TABLES, key="states branches episodes".split().index):
+    for table in sorted(TABLES, key=["states", "branches", "episodes"].index):
         lines += [f"- config_name: {table}", *(["  default: true"] if table == "states" else []), "  data_files:"]
         for split in SPLITS:
             if shard_files(folder, table, split):
@@ -122,7 +122,9 @@ def _versions() -> str:
         "PyTorch": str(torch.__version__),
         "pyarrow": version("pyarrow"),
     }
-    return ", ".join(f"{name} {number}" for name, number in names.items()) + f", {platform.system()} {platform.machine()}"
+    return (
+        ", ".join(f"{name} {number}" for name, number in names.items()) + f", {platform.system()} {platform.machine()}"
+    )
 
 
 def _hyperparameters(learner: str) -> str:

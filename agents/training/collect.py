@@ -95,8 +95,8 @@ def _settle(settings: CollectSettings, folder: Path) -> CollectSettings:
         changed = [name for name in new if old[name] != new[name]]
         if changed:
             raise InvalidConfiguration(
-                f"{str(folder)!r} holds a collection with other settings ({', '.join(changed)}): choose another folder, "
-                f"or go on with {str(path)!r}"
+                f"{str(folder)!r} holds a collection with other settings ({', '.join(changed)}): "
+                f"choose another folder, or go on with {str(path)!r}"
             )
         settings = settings.model_copy(update={"shards": max(settings.shards, before.shards)})
     elif folder.is_dir() and any(folder.iterdir()):

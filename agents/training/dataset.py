@@ -118,4 +118,3 @@ def push(folder: str | Path, repository: str, private: bool = True) -> list[str]
             # The hub's own errors are all of these kinds; what was pushed before stays and is not pushed twice.
             raise PushFailed(f"{table!r} could not be pushed to {repository!r}: {error}") from error
     return present
-

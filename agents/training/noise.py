@@ -119,9 +119,7 @@ def halves(
     return float(np.mean(agreed)), float(np.mean(honest)), float(np.mean(honest_measured))
 
 
-def ceiling(
-    labels: Sequence[Label], strata: Sequence[Any], rule: LabelRule, generator: np.random.Generator
-) -> float:
+def ceiling(labels: Sequence[Label], strata: Sequence[Any], rule: LabelRule, generator: np.random.Generator) -> float:
     """How often labels are right, if the posteriors are: true gains are drawn from them, measured anew with the noise
     that the measurement had, and labelled. The truth's own label is the update that gains most, if that matters."""
     priors: dict[Any, Prior] = {

@@ -187,7 +187,8 @@ def parse_settings(data: Mapping[str, Any], source: str) -> CollectSettings:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            known = {"branches": Branching, "lineages": Lineages}.get(str(first["loc"][0]), CollectSettings)
+            parts: dict[str, type[BaseModel]] = {"branches": Branching, "lineages": Lineages}
+            known = parts.get(str(first["loc"][0]), CollectSettings)
             raise UnknownName(f"setting in {source}", where.rpartition(".")[2], known.model_fields) from error
         raise InvalidConfiguration(f"{source}, at {where or 'the top'}: {first['msg']}") from error
 

@@ -43,7 +43,7 @@ def write_shard(folder: Path, index: int, tables: Tables) -> None:
     """Write all files of a shard. The last one is what :func:`~agents.training.schema.is_complete`
     looks at: training episodes."""
     for split in reversed(SPLITS):
-        for table in reversed(TABLES):
+        for table in reversed(list(TABLES)):
             if tables[split][table]:
                 write_rows(shard_path(folder, table, split, index), table, tables[split][table])
 
@@ -156,9 +156,7 @@ class ShardRun:
             held, self._held = self._held[:room], self._held[room:]
             states = held[0][0].join([state for state, _, _ in held[1:]])
             updates = [candidates.choices for _, candidates, _ in held]
-            found = try_updates(
-                states, updates, branching.seeds, branching.horizon, branching.evaluation_episodes
-            )
+            found = try_updates(states, updates, branching.seeds, branching.horizon, branching.evaluation_episodes)
             for (_, candidates, row), branches in zip(held, found, strict=True):
                 split = row.pop("split")
                 row |= {
