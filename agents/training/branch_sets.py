@@ -77,7 +77,7 @@ def try_updates(
 
 def _gather(states: EpisodeBatch, member: int, found: Sequence[Branches]) -> BranchSet:
     """The continuations of one state as one table."""
-    anchors = states.specs[member].task.anchors
+    anchors = states.setting.tasks[member].anchors
     training = np.stack([branches.metrics["return_mean"] for branches in found], axis=1)
     return BranchSet(
         values=found[0].values,

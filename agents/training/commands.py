@@ -78,7 +78,7 @@ def report(
         list[int] | None, typer.Option(min=1, help="Segments that gains are taken over.", show_default="1, 3")
     ] = None,
     split: Annotated[str, typer.Option(help="train or validation.")] = "train",
-    confidence: Annotated[float, typer.Option(help="Surety that a gain is positive, to prefer it to keeping.")] = 0.9,
+    confidence: Annotated[float, typer.Option(help="Surety that a gain is positive, to prefer it to keeping.")] = 0.8,
     material: Annotated[float, typer.Option(help="Smallest shrunk gain worth an update, in score.")] = 0.005,
     source: Annotated[str, typer.Option(help="Scores of evaluation or training episodes, or both.")] = "evaluation",
 ) -> None:

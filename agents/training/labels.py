@@ -54,7 +54,7 @@ class LabelRule:
     """
 
     horizon: int = 3
-    confidence: float = 0.9
+    confidence: float = 0.8
     material: float = 0.005
     source: Literal["evaluation", "training", "both"] = "evaluation"
 

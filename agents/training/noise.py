@@ -29,8 +29,11 @@ Floats = NDArray[np.float64]
 SPLITS_TRIED = 20
 """Ways to divide the continuations into halves that are averaged over."""
 
-DRAWS = 200
-"""True gains that are drawn per branch set for the simulated ceiling."""
+DRAWS = 32
+"""True gains that are drawn per branch set for the simulation."""
+
+MEASUREMENTS = 128
+"""Times that each of them is measured anew."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,11 @@ class Noise:
         best_shrunk: mean of the label's shrunk gain: what it is believed to be.
         honest: mean gain of labels made from half of the continuations, measured on the other half; no curse.
         honest_measured: the same for the largest measured gain, without shrinkage or significance.
+        possible: mean gain of the update that is truly best, if the posteriors are right (simulated).
         agreement: share of sets where the labels of two halves are the same; NaN with fewer than 4 continuations.
-        ceiling: accuracy of a model that knows the true gains, against labels from all continuations (simulated).
+        ceiling: accuracy of the best possible prediction of the labels, by a model that knows the true gains but not
+            the luck of the measurement (simulated).
+        right: share of labels that are the truly best update, or keep where nothing is materially better (simulated).
         keep_accuracy: accuracy of always keeping, against the same labels.
     """
 
@@ -55,8 +61,10 @@ class Noise:
     best_shrunk: float
     honest: float
     honest_measured: float
+    possible: float
     agreement: float
     ceiling: float
+    right: float
     keep_accuracy: float
 
 
@@ -81,6 +89,7 @@ def noise_of(samples: Sequence[Floats], strata: Sequence[Any], rule: LabelRule, 
     labels = label_measured([measure(each) for each in samples], strata, rule)
     chosen = np.array([label.index for label in labels])
     agreement, honest, honest_measured = halves(samples, strata, rule, generator)
+    simulated = simulate(labels, strata, rule, generator)
     return Noise(
         sets=len(samples),
         edited=float((chosen != KEEP_LABEL).mean()),
@@ -88,8 +97,10 @@ def noise_of(samples: Sequence[Floats], strata: Sequence[Any], rule: LabelRule, 
         best_shrunk=float(np.mean([label.posterior.means[label.index] for label in labels])),
         honest=honest,
         honest_measured=honest_measured,
+        possible=simulated.possible,
         agreement=agreement,
-        ceiling=ceiling(labels, strata, rule, generator),
+        ceiling=simulated.ceiling,
+        right=simulated.right,
         keep_accuracy=float((chosen == KEEP_LABEL).mean()),
     )
 
@@ -119,21 +130,33 @@ def halves(
     return float(np.mean(agreed)), float(np.mean(honest)), float(np.mean(honest_measured))
 
 
-def ceiling(labels: Sequence[Label], strata: Sequence[Any], rule: LabelRule, generator: np.random.Generator) -> float:
-    """How often labels are right, if the posteriors are: true gains are drawn from them, measured anew with the noise
-    that the measurement had, and labelled. The truth's own label is the update that gains most, if that matters."""
+@dataclass(frozen=True)
+class Simulated:
+    """What follows if the posteriors are right; see :class:`Noise`."""
+
+    possible: float
+    ceiling: float
+    right: float
+
+
+def simulate(
+    labels: Sequence[Label], strata: Sequence[Any], rule: LabelRule, generator: np.random.Generator
+) -> Simulated:
+    """Draw true gains from the posteriors, measure them anew with the noise that the measurement had, and label."""
     priors: dict[Any, Prior] = {
         each: fit_prior(label.measured for label, its in zip(labels, strata, strict=True) if its == each)
         for each in set(strata)
     }
-    right = []
+    possible, predicted, right = [], [], []
     for label, its in zip(labels, strata, strict=True):
-        shape = (DRAWS, len(label.posterior.means))
-        truths = label.posterior.means + label.posterior.deviations * generator.standard_normal(shape)
-        seen = truths + np.sqrt(label.measured.noise) * generator.standard_normal(shape)
-        best = truths.argmax(axis=1)
+        updates = len(label.posterior.means)
+        truths = label.posterior.means + label.posterior.deviations * generator.standard_normal((DRAWS, updates))
+        luck = np.sqrt(label.measured.noise) * generator.standard_normal((DRAWS, MEASUREMENTS, updates))
+        found = choose_all(shrink(Measured(truths[:, None] + luck, label.measured.noise), priors[its]), rule)
         gain = truths.max(axis=1)
-        wanted = np.where((gain >= rule.material) & (gain > 0.0), best, KEEP_LABEL)
-        found = choose_all(shrink(Measured(seen, label.measured.noise), priors[its]), rule)
-        right.append(float((found == wanted).mean()))
-    return float(np.mean(right))
+        wanted = np.where((gain >= rule.material) & (gain > 0.0), truths.argmax(axis=1), KEEP_LABEL)
+        counts = (found[:, :, None] == np.arange(updates)).sum(axis=1)
+        possible.append(gain.mean())
+        predicted.append(counts.max(axis=1).mean() / MEASUREMENTS)
+        right.append((found == wanted[:, None]).mean())
+    return Simulated(float(np.mean(possible)), float(np.mean(predicted)), float(np.mean(right)))

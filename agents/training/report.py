@@ -15,16 +15,20 @@ from agents.training.schema import SPLITS, TABLES, parquet, read_rows, shard_fil
 from hpbench.cli.listing import console, table
 from hpbench.errors import InvalidConfiguration, UnknownName
 
-COLUMNS = ("task", "ahead", "sets", "edits", "best", "honest", "label", "honest", "agree", "ceiling", "keep")
+_ACCURACIES = ("agree", "ceiling", "right", "keep")
+
+COLUMNS = ("task", "ahead", "sets", "edits", "best", "honest", "label", "honest", "possible", *_ACCURACIES)
 
 EXPLANATION = """\
 Gains are differences of normalised score to the no-op, means over the segments ahead.
-edits    share of branch sets whose label changes something
-best     largest gain of a set as measured (the winner's curse inflates it); honest: the gain that continuations
-         which did not choose it measure
-label    shrunk gain of the label; honest: gain of labels from half of the continuations, on the other half
-agree    how often labels from two halves of the continuations are the same
-ceiling  accuracy that a perfect model would reach against these labels; keep: that of never changing anything"""
+edits     share of branch sets whose label changes something
+best      largest gain of a set as measured, inflated by the winner's curse; honest: the gain that other
+          continuations measure for the same update
+label     shrunk gain of the label; honest: gain of labels from half of the continuations, on the other half
+possible  gain of the truly best of the updates that were tried
+agree     how often labels from two halves of the continuations are the same
+ceiling   accuracy that a perfect model would reach against these labels
+right     how often the label is the truly best update; keep: how often it keeps everything"""
 
 
 def show_report(folder: Path, split: str, rules: Sequence[LabelRule]) -> None:
@@ -70,12 +74,14 @@ def label_table(
 
 
 def _line(name: tuple[str, str], horizon: int, noise: Noise) -> tuple[object, ...]:
-    numbers = (
-        *(noise.edited, noise.best_measured, noise.honest_measured, noise.best_shrunk, noise.honest),
-        *(noise.agreement, noise.ceiling, noise.keep_accuracy),
-    )
-    label = " ".join(filter(None, name))
-    return (label, horizon, noise.sets, *("-" if np.isnan(number) else f"{number:.3f}" for number in numbers))
+    gains = (noise.best_measured, noise.honest_measured, noise.best_shrunk, noise.honest, noise.possible)
+    shares = (noise.agreement, noise.ceiling, noise.right, noise.keep_accuracy)
+    numbers = [_number(noise.edited, 2), *(_number(gain, 3) for gain in gains), *(_number(share, 2) for share in shares)]
+    return (" ".join(filter(None, name)), horizon, noise.sets, *numbers)
+
+
+def _number(value: float, digits: int) -> str:
+    return "-" if np.isnan(value) else f"{value:.{digits}f}"
 
 
 def _counts(folder: Path) -> list[tuple[object, ...]]:

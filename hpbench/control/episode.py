@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from hpbench.agent import Branches
+from hpbench.agent import AgentSpec, Branches
 from hpbench.control.action import Update
 from hpbench.control.branching import branch
 from hpbench.control.history import History
@@ -65,7 +65,6 @@ class EpisodeBatch:
     Attributes:
         population: the learners.
         plan: the exact step account.
-        specs: what the members' agents are told.
 
     Raises:
         UnknownName: for an unknown task, family, learner, engine or field of the learner's configuration.
@@ -79,7 +78,7 @@ class EpisodeBatch:
         self.setting = Setting(options, seeds, threads, task_seed)
         self.population = self.setting.population()
         self.plan = self.setting.plan(self.population.steps_per_rollout)
-        self.specs = self.setting.specs(self.plan)
+        self._specs: list[AgentSpec] | None = None
         self._names = shown_names(self.setting.hyperparameters, options.names)
         self._shift_at = self.setting.shift_at(self.plan.decisions)
         self._histories: list[History] = []
@@ -93,6 +92,14 @@ class EpisodeBatch:
     def seeds(self) -> tuple[int, ...]:
         """One per member."""
         return self.setting.seeds
+
+    @property
+    def specs(self) -> list[AgentSpec]:
+        """What the members' agents are told."""
+        # Made when asked for: spaces take milliseconds, and batches of branches need none.
+        if self._specs is None:
+            self._specs = self.setting.specs(self.plan)
+        return self._specs
 
     @property
     def members(self) -> int:
@@ -217,7 +224,7 @@ class EpisodeBatch:
         other = copy.copy(self)
         other.population = self.population.fork(members)
         other.setting = self.setting.take(members)
-        other.specs = other.setting.specs(self.plan)
+        other._specs = None
         other._histories = [self._histories[m].copy() for m in members]
         other._shift_at = [self._shift_at[m] for m in members]
         return other
@@ -235,7 +242,7 @@ class EpisodeBatch:
         joined = copy.copy(self)
         joined.setting = self.setting.join([other.setting for other in others])
         joined.population = self.population.join([other.population for other in others])
-        joined.specs = joined.setting.specs(self.plan)
+        joined._specs = None
         joined._histories = [history.copy() for part in (self, *others) for history in part._histories]
         joined._shift_at = [decision for part in (self, *others) for decision in part._shift_at]
         return joined
