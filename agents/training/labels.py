@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from hpbench.errors import InvalidConfiguration
 
@@ -101,7 +101,7 @@ class Posterior:
         """Probability that each true gain is positive, float64 ``[K]``; 1/2 for the no-op."""
         certain = np.where(self.means > 0.0, 1.0, np.where(self.means < 0.0, 0.0, 0.5))
         with np.errstate(divide="ignore", invalid="ignore"):
-            chance: Floats = norm.cdf(self.means / self.deviations)
+            chance: Floats = ndtr(self.means / self.deviations)
         return np.where(self.deviations > 0.0, chance, certain)
 
 
@@ -148,16 +148,19 @@ def measure(samples: Floats) -> Measured:
     Raises:
         InvalidConfiguration: for a single continuation: it says nothing about noise.
     """
-    updates, seeds = samples.shape
+    seeds = samples.shape[1]
     if seeds < 2:
         raise InvalidConfiguration("labels need at least 2 continuations per update: collect with branches.seeds >= 2")
-    spread = samples.var(axis=1, ddof=1)
-    common = spread[1:].mean() if updates > 1 else 0.0
+    return Measured(samples.mean(axis=1), moderate(samples.var(axis=1, ddof=1), seeds))
+
+
+def moderate(spread: Floats, seeds: int) -> Floats:
+    """Sampling variances of means over ``seeds`` differences, float64 ``[..., K]``, from the variances of these."""
     degrees = seeds - 1
-    moderated = (PRIOR_DEGREES * common + degrees * spread) / (PRIOR_DEGREES + degrees)
-    noise = moderated / seeds
-    noise[KEEP_LABEL] = 0.0
-    return Measured(samples.mean(axis=1), noise)
+    common = spread[..., 1:].mean(axis=-1, keepdims=True)
+    noise: Floats = (PRIOR_DEGREES * common + degrees * spread) / (PRIOR_DEGREES + degrees) / seeds
+    noise[..., KEEP_LABEL] = 0.0
+    return noise
 
 
 def fit_prior(measured: Iterable[Measured]) -> Prior:

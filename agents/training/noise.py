@@ -19,6 +19,7 @@ from agents.training.labels import (
     fit_prior,
     label_measured,
     measure,
+    moderate,
     paired_gains,
     shrink,
     stratum,
@@ -26,7 +27,7 @@ from agents.training.labels import (
 
 Floats = NDArray[np.float64]
 
-SPLITS_TRIED = 20
+SPLITS_TRIED = 10
 """Ways to divide the continuations into halves that are averaged over."""
 
 DRAWS = 32
@@ -89,7 +90,8 @@ def noise_of(samples: Sequence[Floats], strata: Sequence[Any], rule: LabelRule, 
     labels = label_measured([measure(each) for each in samples], strata, rule)
     chosen = np.array([label.index for label in labels])
     agreement, honest, honest_measured = halves(samples, strata, rule, generator)
-    simulated = simulate(labels, strata, rule, generator)
+    seeds = [each.shape[1] for each in samples]
+    simulated = simulate(labels, seeds, strata, rule, generator)
     return Noise(
         sets=len(samples),
         edited=float((chosen != KEEP_LABEL).mean()),
@@ -140,19 +142,28 @@ class Simulated:
 
 
 def simulate(
-    labels: Sequence[Label], strata: Sequence[Any], rule: LabelRule, generator: np.random.Generator
+    labels: Sequence[Label],
+    seeds: Sequence[int],
+    strata: Sequence[Any],
+    rule: LabelRule,
+    generator: np.random.Generator,
 ) -> Simulated:
-    """Draw true gains from the posteriors, measure them anew with the noise that the measurement had, and label."""
+    """Draw true gains from the posteriors, measure them anew with the noise that the measurement had, and label.
+
+    A new measurement has new variances, too: those of as many differences as there were.
+    """
     priors: dict[Any, Prior] = {
         each: fit_prior(label.measured for label, its in zip(labels, strata, strict=True) if its == each)
         for each in set(strata)
     }
     possible, predicted, right = [], [], []
-    for label, its in zip(labels, strata, strict=True):
+    for label, count, its in zip(labels, seeds, strata, strict=True):
         updates = len(label.posterior.means)
         truths = label.posterior.means + label.posterior.deviations * generator.standard_normal((DRAWS, updates))
-        luck = np.sqrt(label.measured.noise) * generator.standard_normal((DRAWS, MEASUREMENTS, updates))
-        found = choose_all(shrink(Measured(truths[:, None] + luck, label.measured.noise), priors[its]), rule)
+        shape, noise = (DRAWS, MEASUREMENTS, updates), label.measured.noise
+        gains = truths[:, None] + np.sqrt(noise) * generator.standard_normal(shape)
+        spread = noise * count * generator.chisquare(count - 1, shape) / (count - 1)
+        found = choose_all(shrink(Measured(gains, moderate(spread, count)), priors[its]), rule)
         gain = truths.max(axis=1)
         wanted = np.where((gain >= rule.material) & (gain > 0.0), truths.argmax(axis=1), KEEP_LABEL)
         counts = (found[:, :, None] == np.arange(updates)).sum(axis=1)

@@ -76,7 +76,11 @@ def label_table(
 def _line(name: tuple[str, str], horizon: int, noise: Noise) -> tuple[object, ...]:
     gains = (noise.best_measured, noise.honest_measured, noise.best_shrunk, noise.honest, noise.possible)
     shares = (noise.agreement, noise.ceiling, noise.right, noise.keep_accuracy)
-    numbers = [_number(noise.edited, 2), *(_number(gain, 3) for gain in gains), *(_number(share, 2) for share in shares)]
+    numbers = [
+        _number(noise.edited, 2),
+        *(_number(gain, 3) for gain in gains),
+        *(_number(share, 2) for share in shares),
+    ]
     return (" ".join(filter(None, name)), horizon, noise.sets, *numbers)
 
 

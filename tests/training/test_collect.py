@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,7 +116,7 @@ def test_no_plan_ever_leaks(make_settings: Any) -> None:
     """The same for many more shards, of which nothing but the layout is made."""
     settings = make_settings(shards=8, members=16, tracks={"default": 1, "random": 1, "shift": 2}, validation=0.25)
     tasks_of: dict[str, set[str]] = {split: set() for split in SPLITS}
-    members = {split: 0 for split in SPLITS}
+    members = dict.fromkeys(SPLITS, 0)
     for shard in plan_shards(settings):
         for group in plan_groups(settings, shard, settings.behaviours):
             options = settings.options(shard.base, shard.learner, shard.track)
@@ -139,7 +140,7 @@ def test_shares_tasks_and_tracks_are_met(make_settings: Any) -> None:
     assert {(shard.base, shard.track) for shard in shards} == {
         (base, track) for base in ("classic/cartpole", "classic/acrobot") for track in ("default", "random")
     }
-    counts = {name: 0 for name in settings.behaviours}
+    counts = dict.fromkeys(settings.behaviours, 0)
     for shard in shards:
         for group in plan_groups(settings, shard, settings.behaviours):
             counts[group.behaviour] += len(group.seeds)
@@ -162,7 +163,7 @@ def test_states_tell_what_happened(collection: Path) -> None:
         scores = [rows[0]["score"], *(row["score_after"] for row in rows)]
         assert scores == episodes[episode]["scores"]
         assert rows[0]["values"] == episodes[episode]["values"]
-        for row, following in zip(rows, rows[1:], strict=False):
+        for row, following in itertools.pairwise(rows):
             assert following["values"] == row["values_after"]
             assert following["score"] == row["score_after"]
         for row in rows:
