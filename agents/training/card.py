@@ -31,7 +31,7 @@ change the hyperparameters at every decision. Made to train meta-agents, such as
 | --- | --- |
 | `episodes` | a meta-episode: one training run from start to end |
 | `states` | a decision: what was observed, what was changed, what came of it |
-| `branches` | a branch set: {updates} updates of one state, {seeds} continuations each, {horizon} segments ahead |
+| `branches` | a branch set: {updates} updates of one state, in {seeds} continuations ({validation_seeds} in validation) |
 
 ## How many
 
@@ -47,8 +47,9 @@ same versions: {versions}.
 - Tasks: {tasks}. Only training variants are used; validation and test variants of HPBench do not occur.
 - Learners: {learners}. Tracks: {tracks}. Behaviours, by their shares: {behaviours}; where one cannot steer a learner or
   task (no published values, no measurement that its rule needs), the others take its place.
-- Continuations: a branch set's updates share all that is random (common random numbers), so that gains over the first
-  update, which keeps everything, are paired. Continuation 0 is the run's own future.
+- Branch sets look {horizon} segments ahead. The updates of a set share all that is random in each continuation (common
+  random numbers), so that gains over the first update, which keeps everything, are paired. Continuation 0 is the run's
+  own future.
 
 ## Splits
 
@@ -75,6 +76,7 @@ def write_card(folder: Path, settings: CollectSettings, complete: int) -> None:
         progress=f"{complete} of {settings.shards} shards are there.",
         updates=branching.updates,
         seeds=branching.seeds,
+        validation_seeds=branching.validation_seeds,
         horizon=branching.horizon,
         counts=_counts(folder),
         versions=_versions(),
@@ -111,7 +113,23 @@ def _counts(folder: Path) -> str:
             for split in SPLITS
         ]
         lines.append(f"| `{table}` | " + " | ".join(map(str, rows)) + " |")
-    return "\n".join(lines)
+    steps = [_steps(folder, split) for split in SPLITS]
+    return "\n".join(
+        [*lines, "| training steps, branches included | " + " | ".join(f"{each:,}" for each in steps) + " |"]
+    )
+
+
+def _steps(folder: Path, split: str) -> int:
+    """Environment steps that learners trained: what the collection cost, apart from evaluation."""
+    total = 0
+    for path in shard_files(folder, "episodes", split):
+        data = parquet().read_table(path, columns=["steps", "decisions", "scores"])
+        runs = (data[name].to_pylist() for name in data.column_names)
+        # A run that diverged ended early.
+        total += sum(steps // decisions * (len(scores) - 1) for steps, decisions, scores in zip(*runs, strict=True))
+    for path in shard_files(folder, "branches", split):
+        total += sum(parquet().read_table(path, columns=["steps"])["steps"].to_pylist())
+    return total
 
 
 def _versions() -> str:

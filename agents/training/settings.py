@@ -36,6 +36,7 @@ class Branching(BaseModel):
         states: per meta-episode; 0: none.
         updates: per state, the first of which keeps everything; at least 2.
         seeds: continuations of every update, the same ones for all updates of a state.
+        validation_seeds: the same for states of the split ``validation``, whose labels are to be cleaner.
         horizon: segments.
         evaluation_episodes: after each segment.
         width: how many branches train side by side.
@@ -45,7 +46,8 @@ class Branching(BaseModel):
 
     states: Annotated[int, Field(ge=0)] = 2
     updates: Annotated[int, Field(ge=2)] = 8
-    seeds: Count = 4
+    seeds: Count = 2
+    validation_seeds: Count = 4
     horizon: Count = 3
     evaluation_episodes: Annotated[int, Field(ge=2)] = 10
     width: Count = 256
@@ -71,7 +73,7 @@ class CollectSettings(BaseModel):
 
     format: Literal[1] = 1
     seed: Annotated[int, Field(ge=0)] = 0
-    shards: Count = 192
+    shards: Count = 64
     members: Count = 32
     validation: Annotated[float, Field(ge=0.0, le=0.5)] = 0.125
     tasks: Annotated[list[str], Field(min_length=1)]

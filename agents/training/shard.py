@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,16 +77,15 @@ class ShardRun:
             self.batch.setting.shifted_task(m).id if shard.track == "shift" else "" for m in range(self.batch.members)
         ]
         self.tables: Tables = {split: {table: [] for table in TABLES} for split in SPLITS}
-        self._held: list[tuple[EpisodeBatch, Candidates, dict[str, Any]]] = []
+        self._held: dict[str, list[_Held]] = {split: [] for split in SPLITS}
         self._generator = np.random.default_rng(derive_seed(shard.seed, Draw.BRANCHES))
         decisions, states = self.batch.plan.decisions, min(settings.branches.states, self.batch.plan.decisions)
         self._branch_at = [
             set(self._generator.choice(decisions, states, replace=False).tolist()) for _ in range(self.batch.members)
         ]
-        branching = settings.branches
-        self._work = self.batch.members * (
-            decisions + states * branching.updates * branching.seeds * min(branching.horizon, decisions)
-        )
+        self._seeds = dict(zip(SPLITS, (settings.branches.seeds, settings.branches.validation_seeds), strict=True))
+        segments = settings.branches.updates * min(settings.branches.horizon, decisions)
+        self._work = sum(decisions + states * segments * self._seeds[split] for split in self.splits)
         self._done = 0
 
     def collect(self, progress: Progress = lambda share: None) -> Tables:
@@ -145,30 +144,35 @@ class ShardRun:
         spec = self.batch.specs[m]
         own = self.batch.setting.reader.read(action, values).values
         candidates = draw_candidates(self._generator, spec, values, own, self.settings.branches.updates)
-        row = {**self._spec_row(m), "decision": decision, "score": score, "split": self.splits[m]}
-        self._held.append((self.batch.spawn([m]), candidates, row))
+        row = {**self._spec_row(m), "decision": decision, "score": score}
+        self._held[self.splits[m]].append((self.batch.spawn([m]), candidates, row))
 
     def _flush(self, progress: Progress, everything: bool) -> None:
         """Branch what was put aside, as many states at a time as fit."""
         branching = self.settings.branches
-        room = max(1, branching.width // (branching.updates * branching.seeds))
-        while len(self._held) >= (1 if everything else room):
-            held, self._held = self._held[:room], self._held[room:]
-            states = held[0][0].join([state for state, _, _ in held[1:]])
-            updates = [candidates.choices for _, candidates, _ in held]
-            found = try_updates(states, updates, branching.seeds, branching.horizon, branching.evaluation_episodes)
-            for (_, candidates, row), branches in zip(held, found, strict=True):
-                split = row.pop("split")
-                row |= {
-                    "choices": [choices.tolist() for choices in candidates.choices],
-                    "origins": list(candidates.origins),
-                    **{name: getattr(branches, name).tolist() for name in _MEASURED},
-                    "steps": branches.steps,
-                    "evaluation_steps": branches.evaluation_steps,
-                }
-                self.tables[split]["branches"].append(row)
-            count = len(held) * branching.updates * branching.seeds * branching.horizon
-            self._advance(count, progress)
+        for split, seeds in self._seeds.items():
+            room = max(1, branching.width // (branching.updates * seeds))
+            while len(self._held[split]) >= (1 if everything else room):
+                held, self._held[split] = self._held[split][:room], self._held[split][room:]
+                self.tables[split]["branches"] += self._branch(held, seeds)
+                self._advance(len(held) * branching.updates * seeds * branching.horizon, progress)
+
+    def _branch(self, held: Sequence[_Held], seeds: int) -> Rows:
+        branching = self.settings.branches
+        states = held[0][0].join([state for state, _, _ in held[1:]])
+        updates = [candidates.choices for _, candidates, _ in held]
+        found = try_updates(states, updates, seeds, branching.horizon, branching.evaluation_episodes)
+        return [
+            row
+            | {
+                "choices": [choices.tolist() for choices in candidates.choices],
+                "origins": list(candidates.origins),
+                **{name: getattr(branches, name).tolist() for name in _MEASURED},
+                "steps": branches.steps,
+                "evaluation_steps": branches.evaluation_steps,
+            }
+            for (_, candidates, row), branches in zip(held, found, strict=True)
+        ]
 
     def _advance(self, segments: int, progress: Progress) -> None:
         self._done += segments
@@ -231,6 +235,9 @@ class ShardRun:
             "meta_score": float(info["meta_score"]),
         }
 
+
+_Held = tuple[EpisodeBatch, Candidates, dict[str, Any]]
+"""A state to be branched: a batch of one, its updates, and what is known of its row."""
 
 _MEASURED = ("values", "scores", "errors", "training_scores", "diverged")
 

@@ -28,6 +28,7 @@ SETTINGS: dict[str, Any] = {
         "states": 1,
         "updates": 4,
         "seeds": 2,
+        "validation_seeds": 3,
         "horizon": 2,
         "evaluation_episodes": 2,
         "width": 16,

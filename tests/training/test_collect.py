@@ -92,6 +92,12 @@ def test_the_card_says_what_is_there(collection: Path) -> None:
         assert f"| `{table}` | {rows[0]} | {rows[1]} |" in card
         assert [column.name for column in columns if f"| `{column.name}` | {column.type} |" not in card] == []
     assert "hot ones: learning_rate, entropy_coefficient" in card
+    trained = {
+        split: 2048 * len(read_rows(collection, "episodes", split))
+        + sum(row["steps"] for row in read_rows(collection, "branches", split))
+        for split in SPLITS
+    }
+    assert f"| training steps, branches included | {trained['train']:,} | {trained['validation']:,} |" in card
 
 
 def test_every_task_and_run_is_in_one_split(collection: Path) -> None:
@@ -213,14 +219,19 @@ def test_branches_in_the_runs_own_continuation_are_what_the_run_does(collection:
 
 
 def test_branch_sets_are_whole(collection: Path) -> None:
-    for row in all_rows(collection, "branches"):
+    rows = [
+        (row, seeds)
+        for split, seeds in (("train", 2), ("validation", 3))
+        for row in read_rows(collection, "branches", split)
+    ]
+    for row, seeds in rows:
         ahead = min(2, row["decisions"] - row["decision"])
         for name in ("scores", "errors", "training_scores"):
-            assert np.array(row[name]).shape == (4, 2, ahead)
+            assert np.array(row[name]).shape == (4, seeds, ahead)
         assert row["origins"][0] == "keep"
         assert set(row["choices"][0]) == {3}
         assert len({tuple(values) for values in row["values"]}) == 4
-        assert row["steps"] == 4 * 2 * ahead * 512 or np.any(row["diverged"])
+        assert row["steps"] == 4 * seeds * ahead * 512 or np.any(row["diverged"])
 
 
 def test_branches_do_not_depend_on_who_trains_beside_them(make_settings: Any) -> None:
