@@ -59,5 +59,5 @@ class MissingExtra(HPBenchError, ImportError):
         return type(self), (self.package, self.extra)
 
 
-class ModelUnavailable(HPBenchError, RuntimeError):
+class ModelUnavailable(HPBenchError, ConnectionError):
     """A language model that cannot be reached, or refuses. Nothing is decided in its place."""

@@ -30,7 +30,9 @@ _WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no"
 
 
 def hub_agent(address: str, **options: Any) -> LanguageAgent:
-    """The agent behind ``hf:address``; options may also be given by name.
+    """A causal language model in a folder or on the Hugging Face hub: hf:PATH_OR_NAME[+ADAPTER][?option=value&...].
+
+    Options may also be given by name.
 
     Raises:
         InvalidConfiguration: if there is no such model, or a value does not fit.
@@ -51,7 +53,9 @@ def hub_agent(address: str, **options: Any) -> LanguageAgent:
 
 
 def chat_agent(address: str, **options: Any) -> LanguageAgent:
-    """The agent behind ``chat:address``; options may also be given by name.
+    """A language model behind an endpoint of chat completions: chat:URL[?option=value&...]#MODEL.
+
+    Options may also be given by name.
 
     Raises:
         InvalidConfiguration: if the address is not complete, a value does not fit, or there is no key.
