@@ -73,11 +73,14 @@ class CausalModel:
             InvalidConfiguration: if there is no such model, type or device.
         """
         transformers = load_transformers()
+        bars = transformers.utils.logging
+        shown = bars.is_progress_bar_enabled()
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         kind = getattr(torch, ("float32" if device == "cpu" else "bfloat16") if dtype == "auto" else dtype, None)
         if not isinstance(kind, torch.dtype):
             raise InvalidConfiguration(f"dtype {dtype!r} is no type of torch; try float32 or bfloat16")
+        bars.disable_progress_bar()  # it would tear the runner's own
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(path)
             model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=kind)
@@ -85,6 +88,9 @@ class CausalModel:
                 model = _load_peft().PeftModel.from_pretrained(model, adapter)
         except (OSError, ValueError) as error:
             raise InvalidConfiguration(f"No language model at {describe(path, adapter)!r}: {error}") from error
+        finally:
+            if shown:
+                bars.enable_progress_bar()
         return cls(model.to(device), tokenizer)
 
     def prompt_ids(self, observation: str) -> list[int]:

@@ -2,7 +2,8 @@
 
 The completion's skeleton is forced; a slot holds one of :data:`~agents.language.prompt.CHOICES`. A choice may be
 several tokens long, and then its tokens are summed, so all choices of a slot form a tree that begins where the skeleton
-stops. The columns of a slot are::
+stops. A choice ends where it can no longer become another one: after its last token, or after the closing quotation
+mark if the tokenizer cuts ``x1.25`` so that ``x1`` begins it. The columns of a slot are::
 
     skeleton | inner nodes of the tree | last token of the choice taken
 

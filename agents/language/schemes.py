@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+from agents.language.chat import ChatModel, ChatOptions
 from agents.language.controller import LanguageAgent
 from agents.language.generate import GenerateOptions
 from agents.language.hub import HubModel
@@ -29,7 +30,9 @@ _WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no"
 
 
 def hub_agent(address: str, **options: Any) -> LanguageAgent:
-    """The agent behind ``hf:address``; options may also be given by name.
+    """A causal language model in a folder or on the Hugging Face hub: hf:PATH_OR_NAME[+ADAPTER][?option=value&...].
+
+    Options may also be given by name.
 
     Raises:
         InvalidConfiguration: if there is no such model, or a value does not fit.
@@ -47,6 +50,27 @@ def hub_agent(address: str, **options: Any) -> LanguageAgent:
     agent |= {key: values.pop(key) for key in ("name", "timing") if key in values}
     model = {key: values.pop(key) for key in ("device", "dtype") if key in values}
     return LanguageAgent(HubModel(path, adapter, WAYS[way](**values), **model), **agent)
+
+
+def chat_agent(address: str, **options: Any) -> LanguageAgent:
+    """A language model behind an endpoint of chat completions: chat:URL[?option=value&...]#MODEL.
+
+    Options may also be given by name.
+
+    Raises:
+        InvalidConfiguration: if the address is not complete, a value does not fit, or there is no key.
+        UnknownName: for an option that does not exist.
+        MissingExtra: if the client is not installed.
+    """
+    place, _, model = address.partition("#")
+    if not model or not place.startswith(("http://", "https://")):
+        raise InvalidConfiguration(
+            f"{address!r} is no endpoint and model: write chat:http://localhost:8000/v1#my-model"
+        )
+    url, given = _split(place, options)
+    values = _convert(given, {"name": str, "timing": str} | _types(ChatOptions))
+    agent = {"name": f"chat:{model}"} | {key: values.pop(key) for key in ("name", "timing") if key in values}
+    return LanguageAgent(ChatModel(url, model, ChatOptions(**values)), **agent)
 
 
 def _split(address: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

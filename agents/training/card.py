@@ -31,7 +31,7 @@ change the hyperparameters at every decision. Made to train meta-agents, such as
 | --- | --- |
 | `episodes` | a meta-episode: one training run from start to end |
 | `states` | a decision: what was observed, what was changed, what came of it |
-| `branches` | a branch set: {updates} updates of one state, in {seeds} continuations ({validation_seeds} in validation) |
+| `branches` | a branch set: {updates} updates of a state, in {seeds} continuations ({validation_seeds} in validation) |
 
 ## How many
 

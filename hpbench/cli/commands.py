@@ -97,7 +97,8 @@ def run(
     agent: Annotated[
         list[str] | None,
         typer.Option(
-            help="A name from 'hpbench list agents', or package.module:Class. Repeat it for several.",
+            help="A name from 'hpbench list agents', an address such as hf:folder_of_a_model, or package.module:Class. "
+            "Repeat it for several.",
             show_default=", ".join(DEFAULT_AGENTS),
         ),
     ] = None,

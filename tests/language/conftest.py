@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ CHAT_TEMPLATE = (
 )
 
 
-def short_run(**options: Any) -> Any:
+def _short_run(**options: Any) -> Any:
     """A text environment whose meta-episode takes a moment."""
     return gym.make(
         "HPControl-Classic-v0",
@@ -34,7 +37,7 @@ def short_run(**options: Any) -> Any:
 
 
 def observe(seed: int, decisions: int, **options: Any) -> str:
-    env = short_run(**options)
+    env = _short_run(**options)
     observation, _ = env.reset(seed=seed)
     name = prompt.names_in(observation)[0]
     for _ in range(decisions):
@@ -48,7 +51,7 @@ def observations() -> list[str]:
     return [observe(seed=i, decisions=i) for i in range(MEMBERS)]
 
 
-def make_tokenizer(texts: list[str], chat: bool = False) -> Any:
+def _make_tokenizer(texts: list[str], chat: bool = False) -> Any:
     """A byte-level BPE tokenizer that knows these texts."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -68,7 +71,7 @@ def make_tokenizer(texts: list[str], chat: bool = False) -> Any:
     return tokenizer
 
 
-def make_model(kind: str, vocabulary: int, seed: int = 0) -> Any:
+def _make_model(kind: str, vocabulary: int, seed: int = 0) -> Any:
     """A language model of a few thousand parameters. Weights are large, so that its probabilities are far from even."""
     small: dict[str, Any] = {"vocab_size": vocabulary, "bos_token_id": 0, "eos_token_id": 1, "initializer_range": 0.3}
     with torch.random.fork_rng():
@@ -89,14 +92,53 @@ def make_model(kind: str, vocabulary: int, seed: int = 0) -> Any:
 
 
 @pytest.fixture(scope="session")
+def short_run() -> Callable[..., Any]:
+    """Makes text environments whose meta-episodes take a moment."""
+    return _short_run
+
+
+@pytest.fixture(scope="session")
+def make_tokenizer() -> Callable[..., Any]:
+    """Makes a tokenizer for some texts, with or without a chat template."""
+    return _make_tokenizer
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., Any]:
+    """Makes a tiny model: ``llama`` or ``gpt2``, size of the vocabulary, seed."""
+    return _make_model
+
+
+@pytest.fixture(scope="session")
 def tokenizer(observations: list[str]) -> Any:
-    return make_tokenizer([prompt.SYSTEM, *observations])
+    return _make_tokenizer([prompt.SYSTEM, *observations])
 
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
     """A folder with a tiny Llama, as ``save_pretrained`` leaves it."""
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    make_model("llama", len(tokenizer)).save_pretrained(folder)
+    _make_model("llama", len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def endpoint(tmp_path_factory: pytest.TempPathFactory, observations: list[str]) -> Iterator[str]:
+    """Address of a local server of chat completions; see ``endpoint.py``."""
+    pytest.importorskip("xgrammar", reason="needs the extra 'grammar'")
+    folder = tmp_path_factory.mktemp("models") / "served"
+    tokenizer = _make_tokenizer([prompt.SYSTEM, *observations], chat=True)
+    _make_model("llama", len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    script = Path(__file__).with_name("endpoint.py")
+    with subprocess.Popen(
+        [sys.executable, str(script), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as server:
+        try:
+            assert server.stdout is not None
+            port = server.stdout.readline().strip()
+            assert port, "the server did not start"
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            server.kill()
