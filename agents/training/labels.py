@@ -35,6 +35,9 @@ Floats = NDArray[np.float64]
 PRIOR_DEGREES = 4.0
 """Weight of a branch set's mean variance against each update's own, in degrees of freedom."""
 
+ENOUGH = 20
+"""Branch sets that a prior takes. Tasks with fewer use the prior of all sets together."""
+
 KEEP_LABEL = 0
 """Index of the update that keeps everything."""
 
@@ -172,6 +175,15 @@ def fit_prior(measured: Iterable[Measured]) -> Prior:
     return Prior(mean, max(0.0, float(((gains - mean) ** 2).mean() - noise.mean())))
 
 
+def fit_priors(measured: Sequence[Measured], strata: Sequence[Any]) -> dict[Any, Prior]:
+    """A prior for each stratum: its own if it has :data:`ENOUGH` sets, else that of all sets."""
+    priors = {}
+    for stratum in set(strata):
+        own = [one for one, its in zip(measured, strata, strict=True) if its == stratum]
+        priors[stratum] = fit_prior(own if len(own) >= ENOUGH else measured)
+    return priors
+
+
 def shrink(measured: Measured, prior: Prior) -> Posterior:
     """Expectation and deviation of the true gains, given the measured ones."""
     total = prior.variance + measured.noise
@@ -197,7 +209,7 @@ def choose_all(posterior: Posterior, rule: LabelRule) -> NDArray[np.int64]:
 
 
 def stratum(row: Mapping[str, Any]) -> tuple[str, str]:
-    """Branch sets of one task and learner share a prior."""
+    """Branch sets of one task and learner share a prior, if there are enough of them."""
     return str(row["base"]), str(row["learner"])
 
 
@@ -218,9 +230,7 @@ def label_sets(rows: Sequence[Mapping[str, Any]], rule: LabelRule | None = None)
 
 def label_measured(measured: Sequence[Measured], strata: Sequence[Any], rule: LabelRule) -> list[Label]:
     """Labels of measured gains; those of one stratum share a prior."""
-    priors = {
-        each: fit_prior(one for one, its in zip(measured, strata, strict=True) if its == each) for each in set(strata)
-    }
+    priors = fit_priors(measured, strata)
     labels = []
     for one, its in zip(measured, strata, strict=True):
         posterior = shrink(one, priors[its])

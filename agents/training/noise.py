@@ -14,9 +14,8 @@ from agents.training.labels import (
     Label,
     LabelRule,
     Measured,
-    Prior,
     choose_all,
-    fit_prior,
+    fit_priors,
     label_measured,
     measure,
     moderate,
@@ -152,10 +151,7 @@ def simulate(
 
     A new measurement has new variances, too: those of as many differences as there were.
     """
-    priors: dict[Any, Prior] = {
-        each: fit_prior(label.measured for label, its in zip(labels, strata, strict=True) if its == each)
-        for each in set(strata)
-    }
+    priors = fit_priors([label.measured for label in labels], strata)
     possible, predicted, right = [], [], []
     for label, count, its in zip(labels, seeds, strata, strict=True):
         updates = len(label.posterior.means)

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from agents.training.labels import (
+    ENOUGH,
     KEEP_LABEL,
     LabelRule,
     Measured,
@@ -16,6 +17,7 @@ from agents.training.labels import (
     Prior,
     choose,
     fit_prior,
+    fit_priors,
     label_measured,
     label_sets,
     measure,
@@ -143,6 +145,15 @@ def test_tasks_have_priors_of_their_own() -> None:
     edits = np.array([label.index != KEEP_LABEL for label in labels])
     assert edits[:200].mean() < 0.1
     assert edits[200:].mean() > 0.9
+
+
+def test_a_task_with_few_sets_uses_the_common_prior() -> None:
+    _, lively = made_up(ENOUGH, mean=0.1, true=0.5, noise=0.1, seed=5)
+    _, few = made_up(ENOUGH - 1, mean=0.0, true=0.0, noise=0.1, seed=6)
+    measured, strata = [measure(each) for each in [*lively, *few]], ["lively"] * ENOUGH + ["few"] * (ENOUGH - 1)
+    priors = fit_priors(measured, strata)
+    assert priors["lively"] == fit_prior(measured[:ENOUGH])
+    assert priors["few"] == fit_prior(measured)
 
 
 @pytest.mark.parametrize("noise", [0.02, 0.1, 0.3])
