@@ -143,6 +143,7 @@ def examples(
     kind: Annotated[str, typer.Option(help="sft: the label's completion; pool: all that were tried; runs.")] = "sft",
     form: Annotated[str, typer.Option(help="plain or messages.")] = "plain",
     horizon: Annotated[int, typer.Option(min=1, help="Segments that gains are taken over.")] = 3,
+    confidence: Annotated[float, typer.Option(help="Surety that a gain is positive, to prefer it to keeping.")] = 0.8,
     anonymous: Annotated[bool, typer.Option("--anonymous", help="Hide task and hyperparameter names.")] = False,
     trends: Annotated[bool, typer.Option(help="Show trend fields.")] = True,
     history: Annotated[bool, typer.Option(help="Show the last updates.")] = True,
@@ -154,7 +155,8 @@ def examples(
     from agents.training.rendering import Rendering
 
     rendering = Rendering(anonymous=anonymous, trends=trends, history=history)
-    written = write_examples(folder, target, kind, form, LabelRule(horizon), rendering, without or ())
+    rule = LabelRule(horizon, confidence)
+    written = write_examples(folder, target, kind, form, rule, rendering, without or ())
     for path, count in written.items():
         typer.echo(f"{count} examples in {path}")
 
