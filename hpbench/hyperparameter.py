@@ -127,6 +127,8 @@ class Hyperparameter:
         x = low if unit < 0.0 else high if unit > 1.0 else low + unit * (high - low)
         if self.scale == "log":
             x = math.exp(x)
+            if not self.integer:  # :meth:`canonical` in short: most hyperparameters are of this kind
+                return float(_SIGNIFICANT % (self.low if x < self.low else self.high if x > self.high else x))
         elif self.scale == "log1m":
             x = -math.expm1(-x)
         return self.canonical(x)

@@ -161,19 +161,21 @@ def hyperparameter_features(hyperparameters: HyperparameterSpace) -> tuple[Featu
 class Frame:
     """Observations of several members before they take the form that was asked for.
 
-    All but the vector are lists ``[members][features]``: a text needs them one by one.
-
     Args:
-        raw: raw values inside their bounds; hyperparameters in unit scale. Without meaning where masked.
+        raw: raw values inside their bounds, ``[members][features]``; hyperparameters in unit scale. Without meaning
+            where masked.
         scaled: ``2 * position - 1``; 0 where masked.
         known: False: the feature does not apply, or has no value yet.
-        vector: float32 ``[members, 2 * features]``: ``scaled``, then the mask as 0 and 1.
     """
 
     raw: list[list[float]]
     scaled: list[list[float]]
     known: list[list[bool]]
-    vector: NDArray[np.float32]
+
+    @property
+    def vector(self) -> NDArray[np.float32]:
+        """New array, float32 ``[members, 2 * features]``: ``scaled``, then the mask as 0 and 1."""
+        return np.array([[*scaled, *known] for scaled, known in zip(self.scaled, self.known, strict=True)], np.float32)
 
 
 class Schema:
@@ -199,7 +201,10 @@ class Schema:
         self._factor, self._offset = 2.0 / span, -2.0 * start / span - 1.0
         # By feature: bounds, factor and offset of its position, and the resolution of its logarithm; 0: it has none.
         columns = (self._low, self._high, self._factor, self._offset, np.where(self._log, self._resolution, 0.0))
-        self._scales = list(zip(*(column.tolist() for column in columns), strict=True))
+        # Equal rows are one object: few in all, so most of them are in the cache when they are needed.
+        shared: dict[tuple[float, ...], tuple[float, ...]] = {}
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        self._scales = [shared.setdefault(row, row) for row in rows]
 
     def __len__(self) -> int:
         return len(self.features)
@@ -230,8 +235,8 @@ class Schema:
         Plain Python: for the few members of most batches, a dozen array operations would cost several times as much,
         as their code is in no cache when the learner has just run.
         """
-        frame = Frame([], [], [], np.empty((len(raw), 2 * len(self)), dtype=np.float32))
-        for member, row in enumerate(raw.tolist() if isinstance(raw, np.ndarray) else raw):
+        frame = Frame([], [], [])
+        for row in raw.tolist() if isinstance(raw, np.ndarray) else raw:
             clipped, scaled, known = [], [], []
             for value, (low, high, factor, offset, resolution) in zip(row, self._scales, strict=True):
                 finite = isfinite(value)
@@ -243,7 +248,6 @@ class Schema:
             frame.raw.append(clipped)
             frame.scaled.append(scaled)
             frame.known.append(known)
-            frame.vector[member] = scaled + known
         return frame
 
     def values(self, observation: Any) -> dict[str, float]:
