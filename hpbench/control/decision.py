@@ -104,16 +104,16 @@ class DecisionParts(BatchView):
         return ""
 
     def _train(self, running: Sequence[int]) -> None:
-        metrics = self.population.train(self.plan.rollouts)
-        if not self.setting.tasks[0].discrete and "entropy" in metrics:
+        population, task, features = self.population, self.setting.tasks[0], self.setting.features
+        metrics = population.train(self.plan.rollouts)
+        if not task.discrete and "entropy" in metrics:
             # Only a discrete policy has a largest entropy to relate to.
             metrics["entropy_per_dimension"] = metrics.pop("entropy")
-        if self.setting.tasks[0].evaluation_physics:
+        if task.evaluation_physics:
             metrics["test_gap"] = self._test_gap(running, metrics["return_mean"])
-        features = self.setting.features
         unknown = [math.nan] * self.members
         columns = [metrics[name].tolist() if name in metrics else unknown for name in features.metric_names]
-        values, diverged = self.population.table().tolist(), self.population.diverged.tolist()
+        values, diverged = population.array("hyperparameters").tolist(), population.array("diverged").tolist()
         for m in running:
             history = self._histories[m]
             history.decision += 1

@@ -124,17 +124,17 @@ class TextView:
             snippet: their last transitions; None before the first segment.
             feedback: one line each on the last action, or empty.
         """
-        heading = f"{FORMAT}\ntask %s learner {self._schema.learner}\n"
         texts = []
         rows = zip(tasks, values, frame.raw, frame.scaled, frame.known, strict=True)
         for member, (task, current, raw, scaled, known) in enumerate(rows):
             template, shown = self._template(bytes(known))
-            cells: list[Any] = []
-            for column, factor in shown:
-                cells += raw[column] * factor + 0.0, _LEVELS[int(50.0 * scaled[column] + _HALF)]
+            cells: list[Any] = [None] * (2 * len(shown))
+            cells[::2] = [raw[column] * factor + 0.0 for column, factor in shown]
+            cells[1::2] = [_LEVELS[int(50.0 * scaled[column] + _HALF)] for column, _ in shown]
             # Hyperparameters come last: the effective values instead of positions.
             cells[-2 * len(current) :: 2] = current
-            lines = [heading % ("hidden" if self._anonymous else task) + template % tuple(cells)]
+            named = "hidden" if self._anonymous else task
+            lines = [f"{FORMAT}\ntask {named} learner {self._schema.learner}", template % tuple(cells)]
             for k, columns in enumerate(self._updates, start=1):
                 if known[columns.start]:
                     change = tuple(raw[columns]), tuple(scaled[columns]), known[columns.stop - 1]
