@@ -57,20 +57,17 @@ class DecisionParts(BatchView):
 
     def _copy(self, copies: Mapping[int, int]) -> None:
         """Overwrite the targets with their sources, all at once: nobody gets what another copy has just brought."""
-        if not copies:
-            return
         self.population.copy(list(copies.values()), list(copies))
         sources = {m: self._histories[m].copy() for m in copies.values()}
         for target, source in copies.items():
             self._histories[target].adopt(sources[source])
 
     def _unchanged_copies(
-        self, values: Table, updates: Mapping[int, Update], copies: Mapping[int, int]
+        self, values: Table, updates: Mapping[int, Update], copies: Mapping[int, int] | None
     ) -> Counterfactual | None:
-        """Copies of the members whose update changes something, or that are overwritten."""
-        if self.options.reward != "uplift":
-            return None
-        changed = [m for m, update in updates.items() if m in copies or update.values != tuple(values[m])]
+        """Copies of the members whose update changes something, or that are overwritten; None if there are none."""
+        overwritten = copies or ()
+        changed = [m for m, update in updates.items() if m in overwritten or update.values != tuple(values[m])]
         return Counterfactual(changed, self.population.fork(changed)) if changed else None
 
     def _segment(
@@ -137,10 +134,8 @@ class DecisionParts(BatchView):
             history.evaluation_steps += outcome.steps[m]
         return outcome
 
-    def _play(self, fork: Counterfactual | None, before: Sequence[float]) -> dict[int, float]:
+    def _play(self, fork: Counterfactual, before: Sequence[float]) -> dict[int, float]:
         """Scores without the update of the members that have a copy, and the account of the steps that this took."""
-        if fork is None:
-            return {}
         last = [before[m] for m in fork.members]
         outcome, steps = fork.play(self.plan.rollouts, self.plan.evaluation_episodes, last)
         for i, m in enumerate(fork.members):

@@ -112,25 +112,27 @@ class EpisodeBatch(DecisionParts):
             gymnasium.error.ResetNeeded: before the first reset, or after the end of all meta-episodes.
         """
         self._require_reset()
-        running = [m for m in range(self.members) if not self.ended(m)]
+        members = range(len(self._histories))
+        running = [m for m in members if not self.ended(m)]
         if not running:
             raise gym.error.ResetNeeded("the meta-episode has ended; call reset()")
-        values = self.population.table().tolist()
-        copies = {} if copies is None else dict(copies)
-        self._check_copies(copies, running)
-        copied = [values[copies.get(m, m)] for m in range(self.members)]
+        values = self.population.array("hyperparameters").tolist()
+        copied = values
+        if copies:
+            copies = dict(copies)
+            self._check_copies(copies, running)
+            copied = [values[copies.get(m, m)] for m in members]
         updates = self._read(actions, running, copied)
         before = [history.scores[-1] for history in self._histories]
         self._shift(running)
-        fork = self._unchanged_copies(values, updates, copies)
-        self._copy(copies)
+        fork = self._unchanged_copies(values, updates, copies) if self.options.reward == "uplift" else None
+        if copies:
+            self._copy(copies)
         self._segment(running, copied, updates, before)
-        unchanged = self._play(fork, before)
+        unchanged = self._play(fork, before) if fork is not None else {}
         return BatchStep(
             observations=self.observe(),
-            rewards=np.array(
-                [self._reward(m, before[m], unchanged) if m in updates else 0.0 for m in range(self.members)]
-            ),
+            rewards=np.array([self._reward(m, before[m], unchanged) if m in updates else 0.0 for m in members]),
             terminated=np.array([history.diverged for history in self._histories]),
             truncated=np.array([self.ended(m) and not h.diverged for m, h in enumerate(self._histories)]),
             infos=self.infos(),

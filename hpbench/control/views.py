@@ -86,8 +86,8 @@ class BatchView:
     def infos(self) -> list[Info]:
         """The current infos, one per member, each ``{"hpbench": {...}}`` of plain JSON values."""
         self._require_reset()
-        steps, digests = self.population.steps.tolist(), self.population.digests()
-        return [{"hpbench": self._info(m, steps[m], digests[m])} for m in range(self.members)]
+        steps, digests = self.population.array("steps").tolist(), self.population.digests()
+        return [{"hpbench": self._info(m, steps[m], digests[m])} for m in range(len(self._histories))]
 
     def ended(self, m: int) -> bool:
         """Whether the meta-episode of a member is over."""
@@ -99,7 +99,7 @@ class BatchView:
 
     def _frame(self) -> tuple[Frame, Snippet | None]:
         self._require_reset()
-        snippet = self._snippet() if any(history.decision > 0 for history in self._histories) else None
+        snippet = self._snippet() if any(history.decision for history in self._histories) else None
         raw = self.setting.features.raw(self._histories, self.plan.decisions, snippet)
         return self.setting.schema.encode(raw), snippet
 
