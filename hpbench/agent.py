@@ -126,7 +126,12 @@ class Agent(Protocol):
 
 @runtime_checkable
 class BatchAgent(Protocol):
-    """An agent that controls all members of a batch at once (language models; populations)."""
+    """An agent that controls all members of a batch at once (language models; populations).
+
+    An optional ``observe_batch(steps: Sequence[Step])`` is called after every decision, and an optional
+    ``costs() -> Mapping[str, float]`` after the last one: what the batch came to besides time (tokens, calls, prices),
+    which is kept beside the record.
+    """
 
     def reset_batch(self, specs: Sequence[AgentSpec], seeds: Sequence[int]) -> None:
         """Start of a batch of meta-episodes."""
@@ -171,6 +176,9 @@ NEEDS = ("", "branch")
 AGENTS = Registry("agent", {}, group="hpbench.agents")
 """Agents by name. ``hpbench`` never imports them itself: distributions offer theirs as entry points."""
 
+AGENT_SCHEMES = Registry("agent scheme", {}, group="hpbench.agent_schemes")
+"""What makes agents out of an address: ``scheme:address`` calls the function behind ``scheme`` with ``address``."""
+
 POPULATION_AGENTS = Registry("population agent", {}, group="hpbench.population_agents")
 """Population agents by name; they play another game, so they have a table of their own."""
 
@@ -179,14 +187,20 @@ def make_agent(agent: Any, **arguments: Any) -> Agent | BatchAgent:
     """An agent from whatever names one.
 
     Args:
-        agent: a registered name (``cosine-decay``), an import path (``my_package.my_module:MyAgent``), a class or
-            factory, or a finished agent.
-        **arguments: for the class or factory.
+        agent: a registered name (``cosine-decay``), an address under a registered scheme (``hf:folder_of_a_model``), an
+            import path (``my_package.my_module:MyAgent``), a class or factory, or a finished agent.
+        **arguments: for the scheme, class or factory.
 
     Raises:
         UnknownName: if there is no agent of that name.
-        InvalidConfiguration: if the import path leads nowhere, the arguments do not fit, or the result is not an agent.
+        InvalidConfiguration: if the address or the import path leads nowhere, the arguments do not fit, or the result
+            is not an agent.
+        MissingExtra: if the agent needs something that is not installed.
     """
+    if isinstance(agent, str) and agent not in AGENTS:
+        scheme, colon, address = agent.partition(":")
+        if colon and scheme in AGENT_SCHEMES:
+            agent, arguments = AGENT_SCHEMES.load(scheme)(address, **arguments), {}
     found, label = _make(AGENTS, agent, arguments)
     if not isinstance(found, (Agent, BatchAgent)):
         hint = "; it plays the population game: use run_population" if isinstance(found, PopulationAgent) else ""

@@ -57,3 +57,7 @@ class MissingExtra(HPBenchError, ImportError):
 
     def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
         return type(self), (self.package, self.extra)
+
+
+class ModelUnavailable(HPBenchError, ConnectionError):
+    """A language model that cannot be reached, or refuses. Nothing is decided in its place."""

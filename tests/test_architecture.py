@@ -127,7 +127,8 @@ def test_every_entry_point_leads_to_an_object() -> None:
         installed = {entry.name: entry for entry in entry_points(group=group)}
         assert set(rows) <= set(installed)
         for name in rows:
-            assert installed[name].load().__module__.partition(".")[0] in PACKAGES
+            assert installed[name].load() is not None
+            assert installed[name].module.partition(".")[0] in PACKAGES
 
 
 def test_package_data_is_installed() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,12 @@ Training runs as Gymnasium environments, for agents that change the hyperparamet
 hpbench run            six agents on the quick suite: minutes on two cores
 hpbench population     agents whose runs copy each other, on one task
 hpbench report         ranked table, learning curves and schedules as HTML
+
+[bold]Train a meta-agent[/bold]
+
+\b
+hpbench collect        runs and branch sets as training data
+hpbench dataset        report on it, load, export, push
 
 [bold]Look around[/bold]
 
@@ -90,7 +97,8 @@ def run(
     agent: Annotated[
         list[str] | None,
         typer.Option(
-            help="A name from 'hpbench list agents', or package.module:Class. Repeat it for several.",
+            help="A name from 'hpbench list agents', an address such as hf:folder_of_a_model, or package.module:Class. "
+            "Repeat it for several.",
             show_default=", ".join(DEFAULT_AGENTS),
         ),
     ] = None,
@@ -219,3 +227,17 @@ def _see_working_folder() -> None:
     folder = os.getcwd()
     if folder not in sys.path and "" not in sys.path:
         sys.path.append(folder)
+
+
+def _add_installed_commands() -> None:
+    """Commands of other packages, entry points of the group ``hpbench.commands``: each a function, or a Typer app with
+    commands of its own, in a module that imports what is heavy only when the command runs."""
+    for entry in sorted(entry_points(group="hpbench.commands"), key=lambda entry: entry.name):
+        command = entry.load()
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=entry.name)
+        else:
+            app.command(entry.name)(command)
+
+
+_add_installed_commands()

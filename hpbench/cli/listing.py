@@ -137,11 +137,15 @@ def _hyperparameters() -> list[Table]:
 
 
 def _agents() -> list[Table]:
-    from hpbench.agent import AGENTS, POPULATION_AGENTS
+    from hpbench.agent import AGENT_SCHEMES, AGENTS, POPULATION_AGENTS
 
     return [
         table(title, ("agent", "what it does"), [(name, first_sentence(known.load(name))) for name in sorted(known)])
-        for title, known in (("Agents", AGENTS), ("Agents of the population game", POPULATION_AGENTS))
+        for title, known in (
+            ("Agents", AGENTS),
+            ("Agents by address", AGENT_SCHEMES),
+            ("Agents of the population game", POPULATION_AGENTS),
+        )
     ]
 
 

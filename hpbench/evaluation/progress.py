@@ -11,16 +11,17 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 class Reporter:
-    """Shows rows done, the current score and the remaining time, on standard error.
+    """Shows rows (or other pieces of work) done, the current score and the remaining time, on standard error.
 
     Args:
         shown: False keeps quiet.
         rows: rows in all.
         done: rows that were finished before.
         work: cost of each remaining row in any one unit; shares of it become the bar and the time left.
+        unit: what the bar calls the rows.
     """
 
-    def __init__(self, shown: bool, rows: int, done: int, work: list[float]) -> None:
+    def __init__(self, shown: bool, rows: int, done: int, work: list[float], unit: str = "rows") -> None:
         self._rows, self._done = rows, done
         self._work, self._share = work, [0.0] * len(work)
         self._started = time.monotonic()
@@ -28,7 +29,7 @@ class Reporter:
         self._bar: Progress | None = None
         if shown and self._console.is_terminal and work:
             self._bar = Progress(
-                TextColumn("{task.fields[rows]} rows"),
+                TextColumn(f"{{task.fields[rows]}} {unit}"),
                 BarColumn(bar_width=24),
                 TextColumn("{task.percentage:3.0f} %"),
                 TimeRemainingColumn(),

@@ -16,7 +16,7 @@ import platform
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError, with_config
 
 from hpbench.errors import InvalidAction, RecordError
+from hpbench.evaluation import leftovers
 from hpbench.evaluation.identity import AgentIdentity
 from hpbench.evaluation.suite import STRICT, Row
 
@@ -172,6 +173,7 @@ class Costs:
         decisions: taken, over all members.
         steps, evaluation_steps: environment steps, over all members.
         agent_steps: those that the agent used beyond them, on copies of the runs.
+        agent: what else the agent says that it used or did (``costs()`` of batch agents), such as tokens; by name.
     """
 
     seconds: float
@@ -180,6 +182,7 @@ class Costs:
     steps: int
     evaluation_steps: int
     agent_steps: int = 0
+    agent: dict[str, float] = field(default_factory=dict)
 
     @property
     def decisions_per_second(self) -> float:
@@ -222,7 +225,7 @@ def to_json(value: Any) -> Any:
 
 def dumps(record: Record) -> str:
     """The one text of this record: a line per field and per member, the checksum last."""
-    names = [field.name for field in fields(record) if field.name != "members"]
+    names = [part.name for part in fields(record) if part.name != "members"]
     lines = [f' "{name}": {_line(getattr(record, name))}' for name in names]
     members = ",\n".join(f"  {_line(member)}" for member in record.members)
     return _seal("{\n" + ",\n".join([*lines, f' "members": [\n{members}\n ]']))
@@ -286,10 +289,16 @@ def write_costs(path: Path, costs: Costs) -> None:
     write_atomically(path.with_name(path.stem + COSTS_SUFFIX), json.dumps(asdict(costs), indent=1) + "\n")
 
 
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed processes have left of writing the record at ``path`` and its costs."""
+    leftovers.remove_leftovers(path)
+    leftovers.remove_leftovers(path.with_name(path.stem + COSTS_SUFFIX))
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write to a temporary file in the same folder, flush to the disk, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=leftovers.temporary_prefix(path), suffix=leftovers.SUFFIX)
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)

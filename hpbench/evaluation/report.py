@@ -14,6 +14,7 @@ from markupsafe import Markup
 import hpbench
 from hpbench.errors import InvalidConfiguration
 from hpbench.evaluation import plots
+from hpbench.evaluation.agent_costs import agent_costs
 from hpbench.evaluation.records import write_atomically
 from hpbench.evaluation.results import Results
 from hpbench.evaluation.statistics import Interval
@@ -115,7 +116,8 @@ def _sections(results: Results) -> list[_Section]:
         sections.append(_Section("against", f"Against {BASELINE}", AGAINST_TEXT, (paired,)))
     spent = costs(results)
     if spent.rows:
-        sections.append(_Section("costs", "Costs", COSTS_TEXT, (spent,)))
+        used = agent_costs(results)
+        sections.append(_Section("costs", "Costs", COSTS_TEXT, (spent, used) if used.rows else (spent,)))
     return sections
 
 

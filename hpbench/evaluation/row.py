@@ -119,6 +119,7 @@ def run_row(job: Job, agent: Agent | BatchAgent, progress: Progress) -> tuple[Re
         steps=sum(member.steps[-1] for member in members),
         evaluation_steps=sum(member.evaluation_steps[-1] for member in members),
         agent_steps=sum(member.agent_steps[-1] for member in members if member.agent_steps),
+        agent=crew.costs(),
     )
     return record, costs
 
@@ -185,6 +186,11 @@ class _Crew:
     def steps_used(self, member: int) -> int | None:
         """Environment steps that the member's agent has used on copies; None if it has no such means."""
         return self._lookaheads[member].steps if self._lookaheads else None
+
+    def costs(self) -> dict[str, float]:
+        """What a batch agent says that it used besides time."""
+        costs = getattr(self._batch, "costs", None)
+        return {} if costs is None else {str(name): float(number) for name, number in costs().items()}
 
     def act(self, observations: Sequence[Any], running: Sequence[bool]) -> list[Any]:
         """One action per member; members that have ended repeat their last one, which nothing reads."""

@@ -59,4 +59,4 @@ def test_errors_survive_pickling(error: HPBenchError) -> None:
 def test_every_error_is_one_of_ours_and_of_a_builtin_kind(name: str) -> None:
     error = getattr(errors, name)
     assert issubclass(error, HPBenchError)
-    assert error is HPBenchError or issubclass(error, ValueError | KeyError | ImportError)
+    assert error is HPBenchError or issubclass(error, ValueError | KeyError | ImportError | ConnectionError)

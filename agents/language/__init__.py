@@ -1,0 +1,1 @@
+"""Language models as meta-agents: one prompt format, several ways to get an answer out of a model."""

@@ -1,0 +1,219 @@
+"""The slot policy: a causal language model that fills in the completion, one choice per hyperparameter.
+
+The probability of a choice is the model's probability of its tokens, renormalised over the choices of the slot; that of
+a completion is the product over its slots, each given the choices before it. Nothing else can come out, so every
+decision is valid. :func:`choice_scores` is the same computation in one pass, with gradients, for training.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from agents.language import prompt
+from agents.language.causal import CausalModel, Prompts
+from agents.language.decision import Decision
+from agents.language.layout import SlotLayout, Tree
+from hpbench.errors import InvalidConfiguration
+from hpbench.hyperparameter import KEEP
+from hpbench.seeding import uniform
+
+
+@dataclass(frozen=True)
+class SlotOptions:
+    """How the slots' probabilities become choices.
+
+    Args:
+        sample: draw choices by their probabilities; otherwise the most likely choice is taken.
+        temperature: the probabilities that are drawn from are proportional to ``p ** (1 / temperature)``.
+        gate: a slot is kept unless the probability that it is edited, by any factor, is at least this; then the
+            decision is between the edits alone. None: every slot is decided by its probabilities as they are.
+
+    Raises:
+        InvalidConfiguration: if an argument is outside its range.
+    """
+
+    sample: bool = False
+    temperature: float = 1.0
+    gate: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.temperature < math.inf:
+            raise InvalidConfiguration(f"temperature must be above 0, got {self.temperature}; sample=false is greedy")
+        if self.gate is not None and not 0.0 <= self.gate <= 1.0:
+            raise InvalidConfiguration(f"gate is a probability, got {self.gate}")
+
+
+class SlotPolicy:
+    """Decides by the slots' probabilities.
+
+    Args:
+        model: loaded, with full attention in all its layers.
+        options: how.
+
+    Raises:
+        InvalidConfiguration: if the model has layers of another kind.
+    """
+
+    def __init__(self, model: CausalModel, options: SlotOptions | None = None) -> None:
+        require_full_attention(model)
+        self.model, self.options = model, SlotOptions() if options is None else options
+        self._layouts: dict[tuple[str, ...], SlotLayout] = {}
+
+    def layout(self, names: Sequence[str]) -> SlotLayout:
+        """The slots of these hyperparameters."""
+        key = tuple(names)
+        if key not in self._layouts:
+            self._layouts[key] = SlotLayout(key, self.model.piece_ids, self.model.device)
+        return self._layouts[key]
+
+    @torch.no_grad()
+    def decide(self, observations: Sequence[str], seeds: Sequence[int]) -> list[Decision]:
+        """A decision for each observation; see :class:`agents.language.decision.Backend`.
+
+        Raises:
+            InvalidConfiguration: if the observations are not of one learner, or too long for the model.
+        """
+        started = time.perf_counter()
+        shown = {prompt.names_in(observation) for observation in observations}
+        if len(shown) != 1:
+            raise InvalidConfiguration("The observations of one batch must show the same hyperparameters")
+        layout = self.layout(shown.pop())
+        prompts = self.model.prompts(observations, layout.longest)
+        draws = uniform(torch.tensor(seeds), torch.zeros(len(seeds), dtype=torch.long), len(layout.slots))
+        scores, choices = self._fill(layout, prompts, draws.double().to(self.model.device))
+        total = log_probability(scores, choices).tolist()
+        probabilities, chosen = scores.double().exp().tolist(), choices.tolist()
+        lengths = prompts.lengths.tolist()
+        seconds = time.perf_counter() - started
+        decisions = []
+        for i, row in enumerate(chosen):
+            text = prompt.completion(row, layout.names)
+            decisions.append(
+                Decision(
+                    action=text,
+                    raw=text,
+                    valid=True,
+                    probabilities=tuple(tuple(slot) for slot in probabilities[i]),
+                    log_probability=total[i],
+                    prompt_tokens=lengths[i],
+                    completion_tokens=layout.size(row),
+                    seconds=seconds,
+                )
+            )
+        return decisions
+
+    def _fill(self, layout: SlotLayout, prompts: Prompts, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores ``[members, slots, choices]`` and the choices made ``[members, slots]``, slot after slot on one
+        cache."""
+        members, slots = len(prompts.ids), len(layout.slots)
+        choices = torch.zeros(members, slots, dtype=torch.long, device=prompts.ids.device)
+        scores = torch.zeros(members, slots, len(prompt.CHOICES), device=prompts.ids.device)
+        cache = self.model.model(
+            input_ids=prompts.ids,
+            attention_mask=prompts.valid.long(),
+            position_ids=prompts.positions,
+            use_cache=True,
+            logits_to_keep=1,
+        ).past_key_values
+        done = 0
+        for h, slot in enumerate(layout.slots):
+            tree = layout.tree(choices)
+            columns = slice(done, slot.end)
+            output = self.model.model(
+                input_ids=tree.ids[:, columns],
+                attention_mask=_additive(_rows(prompts, tree, columns), self.model.model.dtype),
+                position_ids=prompts.lengths[:, None] + tree.positions[:, columns],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=slot.end - slot.root,
+            )
+            cache, done = output.past_key_values, slot.end
+            scores[:, h] = layout.scores(output.logits, h)
+            choices[:, h] = self._choose(scores[:, h].double(), draws[:, h])
+        return scores, choices
+
+    def _choose(self, logs: Tensor, draws: Tensor) -> Tensor:
+        """Choices ``[members]`` for log-probabilities ``[members, choices]`` and uniform numbers ``[members]``."""
+        edit = 1.0 - logs[:, KEEP].exp()
+        if self.options.gate is not None:
+            logs = logs.clone()
+            logs[:, KEEP] = -torch.inf
+        if self.options.sample:
+            shares = (logs / self.options.temperature).softmax(dim=-1).cumsum(dim=-1)
+            # Rounding may leave the last share a little below 1, and the draw between the two.
+            chosen = (shares <= draws[:, None] * shares[:, -1:]).sum(dim=-1).clamp(max=logs.shape[1] - 1)
+        else:
+            chosen = logs.argmax(dim=-1)
+        return chosen if self.options.gate is None else torch.where(edit >= self.options.gate, chosen, KEEP)
+
+
+def choice_scores(model: Any, layout: SlotLayout, prompts: Prompts, choices: Tensor) -> Tensor:
+    """Log-probability of every choice in every slot, given the choices before it; differentiable.
+
+    Args:
+        model: a causal language model (or what wraps one, such as a PEFT model or one in training mode).
+        layout: of the completions.
+        prompts: of all members.
+        choices: that the completions make, int64 ``[members, slots]``.
+
+    Returns:
+        float32 ``[members, slots, choices]``; each row is a log-softmax.
+    """
+    tree = layout.tree(choices)
+    width = prompts.ids.shape[1]
+    causal = torch.ones(width, width, dtype=torch.bool, device=prompts.ids.device).tril()
+    own = torch.eye(width, dtype=torch.bool, device=prompts.ids.device)  # padding sees itself: no row is empty
+    above = torch.nn.functional.pad((causal & prompts.valid[:, None, :]) | own, (0, layout.columns))
+    below = _rows(prompts, tree, slice(0, layout.columns))
+    roots = [(slot.root, slot.end) for slot in layout.slots]
+    read = torch.cat([torch.arange(root, end) for root, end in roots]).to(prompts.ids.device) + width
+    logits = model(
+        input_ids=torch.cat((prompts.ids, tree.ids), dim=1),
+        attention_mask=_additive(torch.cat((above, below), dim=1), next(model.parameters()).dtype),
+        position_ids=torch.cat((prompts.positions, prompts.lengths[:, None] + tree.positions), dim=1),
+        use_cache=False,
+        logits_to_keep=read,
+    ).logits
+    parts = logits.split([end - root for root, end in roots], dim=1)
+    return torch.stack([layout.scores(part, h) for h, part in enumerate(parts)], dim=1)
+
+
+def log_probability(scores: Tensor, choices: Tensor) -> Tensor:
+    """Log-probability of whole completions ``[members]`` from scores ``[members, slots, choices]``."""
+    return scores.gather(-1, choices[..., None]).squeeze(-1).sum(dim=-1)
+
+
+def require_full_attention(model: CausalModel) -> None:
+    """Whether the slots' tree can be laid over the model's attention.
+
+    Raises:
+        InvalidConfiguration: if some of its layers have a window, a recurrence or the like.
+    """
+    kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
+    if getattr(model.config, "use_sliding_window", True) and getattr(model.config, "sliding_window", None) is not None:
+        kinds.add("sliding_attention")
+    if kinds != {"full_attention"}:
+        raise InvalidConfiguration(
+            f"The slot policy needs full attention in every layer, and this model has {', '.join(sorted(kinds))}. "
+            "Let it write freely: decide=generate"
+        )
+
+
+def _rows(prompts: Prompts, tree: Tree, columns: slice) -> Tensor:
+    """What some of the tree's columns attend to: the prompt and the columns up to their end, bool ``[members, columns,
+    tokens + end]``."""
+    visible = tree.visible[:, columns, : columns.stop]
+    return torch.cat((prompts.valid[:, None, :].expand(-1, visible.shape[1], -1), visible), dim=2)
+
+
+def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask that every attention implementation takes: added to the scores, ``[members, 1, queries, keys]``."""
+    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+    return mask.masked_fill(~visible, torch.finfo(dtype).min)[:, None]

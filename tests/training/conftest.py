@@ -1,0 +1,57 @@
+"""One small collection that all tests read, and what makes others like it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.training.collect import collect
+from agents.training.settings import CollectSettings, parse_settings
+
+SETTINGS: dict[str, Any] = {
+    "seed": 3,
+    "shards": 2,
+    "members": 6,
+    "validation": 0.2,
+    "tasks": ["classic/cartpole", "classic/acrobot"],
+    "learners": ["ppo"],
+    "steps": 2048,
+    "decisions": 4,
+    "evaluation_episodes": 2,
+    "tracks": {"shift": 1, "random": 1},
+    "behaviours": {"schedule": 2, "pbt": 2, "static": 1, "agent:kl-adaptive": 1},
+    "lineages": {"size": 3},
+    "branches": {
+        "states": 1,
+        "updates": 4,
+        "seeds": 2,
+        "validation_seeds": 3,
+        "horizon": 2,
+        "evaluation_episodes": 2,
+        "width": 16,
+    },
+}
+
+MakeSettings = Callable[..., CollectSettings]
+
+
+@pytest.fixture(scope="session")
+def make_settings() -> MakeSettings:
+    """The small settings with changes; those of ``branches`` are merged."""
+
+    def make(**changes: Any) -> CollectSettings:
+        changes["branches"] = SETTINGS["branches"] | changes.get("branches", {})
+        return parse_settings(SETTINGS | changes, "tests")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def collection(make_settings: MakeSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished collection. Read only."""
+    folder = tmp_path_factory.mktemp("collected")
+    collect(make_settings(), folder)
+    return folder
