@@ -62,7 +62,7 @@ class Recipe(BaseModel):
     Args:
         seed: of everything that is random.
         steps: optimiser steps.
-        batch: rows per step (sequences, states or completions).
+        batch: sequences or states per step.
         learning_rate: its peak; linear warm-up over the share ``warmup`` of the steps, then a cosine to 0.
         weight_decay: of AdamW.
         evaluate_every: steps between evaluations on the split ``validation``, and between checkpoints.
@@ -112,7 +112,7 @@ class Lora(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rank: Annotated[int, Field(ge=0)] = 0
-    alpha: Positive = 32.0
+    alpha: Count = 32
     dropout: Share = 0.0
     targets: str | list[str] = "all-linear"
 
@@ -149,17 +149,17 @@ class GrpoRecipe(TunedRecipe):
     """Of ``hpbench train grpo``.
 
     Args:
-        completions: of one prompt, the group that they are compared in.
         kl: weight of the divergence from the model that it starts from.
         clip: rewards, in units of noise, are cut at plus and minus this.
-        entropy_floor: training stops when the mean entropy of a slot, in nats, falls below it.
+        entropy: weight of a bonus for the mean entropy of a token.
+        entropy_floor: training stops when the mean entropy of a slot on held-out states, in nats, falls below.
     """
 
     stage: ClassVar[str] = "grpo"
 
-    completions: Annotated[int, Field(ge=2)] = 8
     kl: Annotated[float, Field(ge=0.0)] = 0.02
     clip: Positive = 5.0
+    entropy: Annotated[float, Field(ge=0.0)] = 0.0
     entropy_floor: Annotated[float, Field(ge=0.0)] = 0.02
 
     @property
@@ -171,9 +171,7 @@ class GrpoRecipe(TunedRecipe):
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
 
-def read_recipe(
-    kind: type[AnyRecipe], path: Path | None = None, changes: Mapping[str, Any] | None = None
-) -> AnyRecipe:
+def read_recipe(kind: type[AnyRecipe], path: Path | None = None, changes: Mapping[str, Any] | None = None) -> AnyRecipe:
     """A recipe from a TOML or JSON file (None: the one that comes with the package), with some fields changed.
 
     Raises:
@@ -227,7 +225,6 @@ def settle(recipe: Recipe, folder: Path, **origins: str) -> bool:
         raise InvalidConfiguration(f"{str(folder)!r} is neither empty nor a training run: choose another folder")
     write_atomically(path, text)
     return False
-
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ class _Pretraining:
         """Loss per token on the held-out rows."""
         self.model.eval()
         total, count = 0.0, 0
-        for rows in self.held_out.split(self.recipe.batch):
+        for rows in torch.split(self.held_out, self.recipe.batch):
             loss, tokens = self._loss(rows.to(self.device), self.model)
             total, count = total + float(loss) * tokens, count + tokens
         return total / count

@@ -92,7 +92,7 @@ def sft(
     """
     from agents.training.recipes import SftRecipe, dump_recipe, read_recipe
 
-    changes = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
+    changes: dict[str, Any] = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
     changes |= {} if lora is None else {"lora": {"rank": lora}}
     settings = read_recipe(SftRecipe, recipe, _given(changes, device))
     if show:
