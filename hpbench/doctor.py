@@ -29,6 +29,7 @@ Status = Literal["ok", "note", "problem"]
 
 DISTRIBUTION = "hpbench"
 AGENTS_PACKAGE = "agents"
+AGENT_GROUPS = ("hpbench.agents", "hpbench.population_agents")
 _FOR_DEVELOPERS = {"dev", "test"}
 _REINSTALL = "install hpbench again from its source folder: pip install --force-reinstall --no-deps ."
 
@@ -208,7 +209,7 @@ def _unmet(requirement: Requirement) -> str:
 def _agent_modules() -> Iterable[str]:
     """Modules of the agents package that our own entry points name."""
     prefix = AGENTS_PACKAGE + "."
-    entries = entry_points(group="hpbench.agents")
+    entries = [entry for group in AGENT_GROUPS for entry in entry_points(group=group)]
     return sorted({entry.module.removeprefix(prefix) for entry in entries if entry.module.startswith(prefix)})
 
 

@@ -28,12 +28,7 @@ KEEP = 3
 _WHOLE_STEP = math.log(1.25) - 1e-6
 """From this strength on an integer moves. The margin lets a float32 action that stands for 1.25 count as such."""
 
-
 _SIGNIFICANT = f"%.{DIGITS - 1}e"
-
-
-def _significant(x: float) -> float:
-    return float(_SIGNIFICANT % x)
 
 
 @dataclass(frozen=True)
@@ -109,12 +104,12 @@ class Hyperparameter:
         if self.integer:
             value = float(math.floor(value + 0.5))
         if self.scale == "log":
-            return _significant(value)
+            return float(_SIGNIFICANT % value)
         if self.scale == "linear":
             decimals = DIGITS - math.floor(math.log10(self.high - self.low))
             return round(value, decimals) + 0.0  # no -0.0
         # 1 - 0.01 is 0.99 only after the decimal noise is gone.
-        return float(f"{1.0 - _significant(1.0 - value):.12g}")
+        return float(f"{1.0 - float(_SIGNIFICANT % (1.0 - value)):.12g}")
 
     def to_unit(self, value: float) -> float:
         """Position of ``value`` between the bounds on this scale: 0 at ``low``, 1 at ``high``."""

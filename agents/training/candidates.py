@@ -19,6 +19,10 @@ library's defaults; towards the best published values; one hyperparameter at ran
 SINGLE = 0.5
 """Share of single changes among the random candidates."""
 
+TARGETED = 0.75
+"""How often a step towards each of the known settings is tried. From random starts such steps gain far more often than
+changes at random, so few states should go without."""
+
 ATTEMPTS = 1000
 """Draws after which a state is taken to have no more distinct updates."""
 
@@ -41,9 +45,10 @@ def draw_candidates(
 ) -> Candidates:
     """Candidates for a state.
 
-    Besides the no-op: what the behaviour itself is about to do (the nearest choices, if they change anything); steps
-    towards the defaults and towards published values, each for a random half of the hyperparameters, with probability
-    1/2 each; the rest at random, half of it changes of a single hyperparameter, half of it of 2 to 4.
+    Besides the no-op: what the behaviour itself is about to do (the nearest choices, if they change anything); a step
+    towards the defaults and one towards published values (each with probability 3/4; of all hyperparameters or, as
+    likely, of a random half of them); the rest at random, half of it changes of a single hyperparameter, half of it of
+    2 to 4.
 
     Args:
         generator: all draws.
@@ -69,8 +74,9 @@ def draw_candidates(
 
     add(nearest(space, values, own), "own")
     for origin, target in _targets(spec):
-        towards, asked = nearest(space, values, target), generator.random() < 0.5
-        taken = generator.random(len(towards)) < 0.5
+        towards = nearest(space, values, target)
+        asked, whole = generator.random() < TARGETED, generator.random() < 0.5
+        taken = whole | (generator.random(len(towards)) < 0.5)
         if asked:
             add(np.where(taken, towards, KEEP).astype(np.int8), origin)
     for _ in range(ATTEMPTS):

@@ -101,6 +101,8 @@ def _settle(settings: CollectSettings, folder: Path) -> CollectSettings:
         settings = settings.model_copy(update={"shards": max(settings.shards, before.shards)})
     elif folder.is_dir() and any(folder.iterdir()):
         raise InvalidConfiguration(f"{str(folder)!r} is neither empty nor a collection: choose another folder")
+    for left in folder.glob("*/.*.tmp"):  # by a process that was killed while it wrote
+        left.unlink()
     write_atomically(path, dump_settings(settings))
     return settings
 

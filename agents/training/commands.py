@@ -140,12 +140,14 @@ def push(
 def examples(
     folder: Folder,
     target: Annotated[Path, typer.Argument(help="Gets KIND-SPLIT.jsonl for each split.")],
-    kind: Annotated[str, typer.Option(help="sft: the label's completion; pool: all that were tried.")] = "sft",
+    kind: Annotated[str, typer.Option(help="sft: the label's completion; pool: all that were tried; runs.")] = "sft",
     form: Annotated[str, typer.Option(help="plain or messages.")] = "plain",
     horizon: Annotated[int, typer.Option(min=1, help="Segments that gains are taken over.")] = 3,
+    confidence: Annotated[float, typer.Option(help="Surety that a gain is positive, to prefer it to keeping.")] = 0.8,
     anonymous: Annotated[bool, typer.Option("--anonymous", help="Hide task and hyperparameter names.")] = False,
     trends: Annotated[bool, typer.Option(help="Show trend fields.")] = True,
     history: Annotated[bool, typer.Option(help="Show the last updates.")] = True,
+    without: Annotated[list[str] | None, typer.Option(help="A base task to leave out. Repeat it for several.")] = None,
 ) -> None:
     """Write prompts and completions, one line of JSON each."""
     from agents.training.export import write_examples
@@ -153,7 +155,9 @@ def examples(
     from agents.training.rendering import Rendering
 
     rendering = Rendering(anonymous=anonymous, trends=trends, history=history)
-    for path, count in write_examples(folder, target, kind, form, LabelRule(horizon), rendering).items():
+    rule = LabelRule(horizon, confidence)
+    written = write_examples(folder, target, kind, form, rule, rendering, without or ())
+    for path, count in written.items():
         typer.echo(f"{count} examples in {path}")
 
 

@@ -4,11 +4,13 @@
   format of TRL).
 - :func:`pool_rows`: a state with all K updates that were tried from it and what they gained, for group-relative
   training from a pool of branches: the completions of a prompt are its branches, and their rewards are known.
+- :func:`run_rows`: whole meta-episodes, observation after observation with the updates that were made, for pretraining
+  on sequences.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ def sft_rows(
     rule: LabelRule | None = None,
     rendering: Rendering | None = None,
     form: str = "plain",
+    without: Collection[str] = (),
     keep_share: float | None = None,
     seed: int = 0,
 ) -> Rows:
@@ -45,6 +48,7 @@ def sft_rows(
         rule: how labels are made; None: the default one.
         rendering: what prompts show; None: everything.
         form: one of :data:`FORMS`.
+        without: base tasks to leave out, such as ``classic/acrobot``: for tests on tasks never seen.
         keep_share: largest share of rows whose label keeps everything, in ``[0, 1)``; what is too much is left out at
             random. None: all rows.
         seed: of what is left out.
@@ -59,7 +63,7 @@ def sft_rows(
             outside its range.
     """
     rows = []
-    for state, row, label in _labelled(folder, split, rule):
+    for state, row, label in _labelled(folder, split, rule, without):
         prompt, answer = _form(form), _answers(form)
         text = (Rendering() if rendering is None else rendering)(state["text"])
         names = hot_names(text, row["learner"])
@@ -82,11 +86,12 @@ def pool_rows(
     rule: LabelRule | None = None,
     rendering: Rendering | None = None,
     form: str = "plain",
+    without: Collection[str] = (),
 ) -> Rows:
     """Prompts with all updates that were tried, one row per branch set.
 
     Args:
-        folder, split, rule, rendering, form: as for :func:`sft_rows`.
+        folder, split, rule, rendering, form, without: as for :func:`sft_rows`.
 
     Returns:
         Rows with ``prompt``, ``completions`` ``[K]`` (the first keeps everything), ``gains`` ``[K]`` over the first,
@@ -97,7 +102,7 @@ def pool_rows(
         UnknownName, InvalidConfiguration: as :func:`sft_rows`.
     """
     rows = []
-    for state, row, label in _labelled(folder, split, rule):
+    for state, row, label in _labelled(folder, split, rule, without):
         prompt, answer = _form(form), _answers(form)
         text = (Rendering() if rendering is None else rendering)(state["text"])
         names = hot_names(text, row["learner"])
@@ -118,11 +123,49 @@ def pool_rows(
     return rows
 
 
+def run_rows(
+    folder: Path,
+    split: str = "train",
+    rendering: Rendering | None = None,
+    form: str = "plain",
+    without: Collection[str] = (),
+) -> Rows:
+    """Whole meta-episodes, one row each.
+
+    Args:
+        folder, split, rendering, form, without: as for :func:`sft_rows`.
+
+    Returns:
+        Rows with ``prompts`` and ``completions`` ``[decisions]``, the completion being the choices nearest to the
+        update that was made; ``exact``, whether they are that update; ``copied``, whether the update came with the
+        learner of another run; ``scores`` ``[decisions + 1]`` and ``meta_score``.
+
+    Raises:
+        UnknownName, InvalidConfiguration: as :func:`sft_rows`.
+    """
+    prompt, answer = _form(form), _answers(form)
+    runs: dict[str, dict[str, Any]] = {}
+    for row in read_rows(folder, "episodes", split):
+        if row["base"] not in without:
+            lists: dict[str, Any] = {name: [] for name in ("prompts", "completions", "exact", "copied")}
+            kept = (*_SPEC, "scores", "meta_score")
+            runs[row["episode"]] = {name: row[name] for name in kept if name != "decision"} | lists
+    for row in read_rows(folder, "states", split):
+        if row["episode"] in runs:
+            run = runs[row["episode"]]
+            text = (Rendering() if rendering is None else rendering)(row["text"])
+            run["prompts"].append(prompt(text))
+            run["completions"].append(answer(completion(row["choices"], _hot_names(text, row["learner"]))))
+            run["exact"].append(row["exact"])
+            run["copied"].append(bool(row["copied_from"]))
+    return list(runs.values())
+
+
 def _labelled(
-    folder: Path, split: str, rule: LabelRule | None
+    folder: Path, split: str, rule: LabelRule | None, without: Collection[str]
 ) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any], Label]]:
     """States, their branch sets, and the labels of these."""
-    branches = read_rows(folder, "branches", split)
+    branches = [row for row in read_rows(folder, "branches", split) if row["base"] not in without]
     columns = ("episode", "decision", "text")
     states = {(row["episode"], row["decision"]): row for row in read_rows(folder, "states", split, columns)}
     for row, label in zip(branches, label_sets(branches, rule), strict=True):

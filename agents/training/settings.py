@@ -45,7 +45,7 @@ class Branching(BaseModel):
     model_config = _STRICT
 
     states: Annotated[int, Field(ge=0)] = 2
-    updates: Annotated[int, Field(ge=2)] = 8
+    updates: Annotated[int, Field(ge=2)] = 12
     seeds: Count = 2
     validation_seeds: Count = 4
     horizon: Count = 3

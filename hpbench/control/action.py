@@ -24,6 +24,7 @@ TEXT_LENGTH = 1024
 
 _MULTIPLIER = re.compile(r"x(\d{1,6}(?:\.\d{1,9})?)", re.ASCII)
 _JSON_SPACE = " \t\n\r"
+_FLOAT32 = np.dtype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,12 @@ class _ArrayReader(ActionReader):
     """One number per hot hyperparameter."""
 
     def _numbers(self, action: Any, kind: str, expected: str) -> NDArray[Any]:
-        array = action if isinstance(action, np.ndarray) else _as_array(action, expected)
+        """The action as an array of that kind of numbers; ``expected`` says what it should be, ``{}`` its length."""
+        array = action if isinstance(action, np.ndarray) else _as_array(action, expected.format(len(self._hot)))
         if array.dtype.kind not in kind:
-            raise InvalidAction(f"expected {expected}, got dtype {array.dtype}")
+            raise InvalidAction(f"expected {expected.format(len(self._hot))}, got dtype {array.dtype}")
         if array.shape != (len(self._hot),):
-            raise InvalidAction(f"expected {expected}, got shape {array.shape}")
+            raise InvalidAction(f"expected {expected.format(len(self._hot))}, got shape {array.shape}")
         return array
 
 
@@ -80,8 +82,8 @@ class _BoxReader(_ArrayReader):
         return spaces.Box(-1.0, 1.0, (len(self._hot),), np.float32)
 
     def read(self, action: Any, values: Sequence[float]) -> Update:
-        array = self._numbers(action, "f", f"a float32 array of shape ({len(self._hot)},) in [-1, 1]")
-        if array.dtype != np.float32:
+        array = self._numbers(action, "f", "a float32 array of shape ({},) in [-1, 1]")
+        if array.dtype != _FLOAT32:
             # Large numbers are cut, but not to the bounds, which would hide them: 1e300 must not become infinite.
             array = np.where(np.isfinite(array), np.clip(array, -2.0, 2.0), array).astype(np.float32)
         new, clipped = list(values), []
@@ -126,7 +128,7 @@ class DiscreteReader(_ArrayReader):
 
     def read(self, action: Any, values: Sequence[float]) -> Update:
         last = len(MULTIPLIERS) - 1
-        array = self._numbers(action, "iu", f"an integer array of shape ({len(self._hot)},) in [0, {last}]")
+        array = self._numbers(action, "iu", f"an integer array of shape ({{}},) in [0, {last}]")
         new, clipped = list(values), []
         for (column, item), choice in zip(self._hot, array.tolist(), strict=True):
             if choice == KEEP:

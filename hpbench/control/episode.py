@@ -1,4 +1,8 @@
-"""Meta-episodes in a batch: the core that the Gymnasium environment (a batch of one) and the runner share."""
+"""Meta-episodes in a batch: the core that the Gymnasium environment (a batch of one) and the runner share.
+
+What can be seen of a batch is in :mod:`hpbench.control.views`, what happens at a decision in
+:mod:`hpbench.control.decision`.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +16,18 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from hpbench.agent import AgentSpec, Branches
-from hpbench.control.action import Update
+from hpbench.agent import Branches
 from hpbench.control.branching import branch
+from hpbench.control.decision import DecisionParts
 from hpbench.control.history import History
-from hpbench.control.observation import Frame
 from hpbench.control.options import EnvOptions
-from hpbench.control.reward import meta_score, reward
-from hpbench.control.scoring import Counterfactual, Outcome, evaluate, held_out
 from hpbench.control.setting import Setting
 from hpbench.control.snapshot import EpisodeSnapshot
-from hpbench.control.text import Snippet, shown_names
-from hpbench.errors import InvalidAction, SnapshotError
+from hpbench.control.text import shown_names
+from hpbench.control.views import Info
+from hpbench.errors import SnapshotError
 
-__all__ = ["BatchStep", "EnvOptions", "EpisodeBatch", "EpisodeSnapshot"]
-
-Table = list[list[float]]
-Info = dict[str, Any]
+__all__ = ["BatchStep", "EnvOptions", "EpisodeBatch", "EpisodeSnapshot", "Info"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class BatchStep:
     infos: list[Info]
 
 
-class EpisodeBatch:
+class EpisodeBatch(DecisionParts):
     """Meta-episodes on one task or on variants of it, trained together as one population.
 
     Args:
@@ -78,43 +77,10 @@ class EpisodeBatch:
         self.setting = Setting(options, seeds, threads, task_seed)
         self.population = self.setting.population()
         self.plan = self.setting.plan(self.population.steps_per_rollout)
-        self._specs: list[AgentSpec] | None = None
+        self._specs = None
         self._names = shown_names(self.setting.hyperparameters, options.names)
         self._shift_at = self.setting.shift_at(self.plan.decisions)
         self._histories: list[History] = []
-
-    @property
-    def options(self) -> EnvOptions:
-        """What the batch was made from."""
-        return self.setting.options
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """One per member."""
-        return self.setting.seeds
-
-    @property
-    def specs(self) -> list[AgentSpec]:
-        """What the members' agents are told."""
-        # Made when asked for: spaces take milliseconds, and batches of branches need none.
-        if self._specs is None:
-            self._specs = self.setting.specs(self.plan)
-        return self._specs
-
-    @property
-    def members(self) -> int:
-        """Number of meta-episodes."""
-        return len(self.setting.seeds)
-
-    @property
-    def device(self) -> str:
-        """Where the population lives."""
-        return str(self.population.device)
-
-    @property
-    def engine(self) -> str:
-        """Which implementation of the learner runs."""
-        return str(getattr(self.population, "engine", "torch"))
 
     # -- running -------------------------------------------------------------------------------------------------------
 
@@ -145,54 +111,31 @@ class EpisodeBatch:
             gymnasium.error.ResetNeeded: before the first reset, or after the end of all meta-episodes.
         """
         self._require_reset()
-        running = [m for m in range(self.members) if not self.ended(m)]
+        members = range(len(self._histories))
+        running = [m for m in members if not self.ended(m)]
         if not running:
             raise gym.error.ResetNeeded("the meta-episode has ended; call reset()")
-        values = self.population.table().tolist()
-        copies = {} if copies is None else dict(copies)
-        self._check_copies(copies, running)
-        copied = [values[copies.get(m, m)] for m in range(self.members)]
+        values = self.population.array("hyperparameters").tolist()
+        copied = values
+        if copies:
+            copies = dict(copies)
+            self._check_copies(copies, running)
+            copied = [values[copies.get(m, m)] for m in members]
         updates = self._read(actions, running, copied)
         before = [history.scores[-1] for history in self._histories]
         self._shift(running)
-        fork = self._unchanged_copies(values, updates, copies)
-        self._copy(copies)
+        fork = self._unchanged_copies(values, updates, copies) if self.options.reward == "uplift" else None
+        if copies:
+            self._copy(copies)
         self._segment(running, copied, updates, before)
-        unchanged = self._play(fork, before)
+        unchanged = self._play(fork, before) if fork is not None else {}
         return BatchStep(
             observations=self.observe(),
-            rewards=np.array(
-                [self._reward(m, before[m], unchanged) if m in updates else 0.0 for m in range(self.members)]
-            ),
+            rewards=np.array([self._reward(m, before[m], unchanged) if m in updates else 0.0 for m in members]),
             terminated=np.array([history.diverged for history in self._histories]),
             truncated=np.array([self.ended(m) and not h.diverged for m, h in enumerate(self._histories)]),
             infos=self.infos(),
         )
-
-    def observe(self) -> list[Any]:
-        """The current observations, one per member."""
-        frame, snippet = self._frame()
-        if self.options.observation == "vector":
-            return list(frame.vector)
-        texts = self._render(frame, snippet)
-        if self.options.observation == "text":
-            return list(texts)
-        return [{"vector": vector, "text": text} for vector, text in zip(frame.vector, texts, strict=True)]
-
-    def texts(self) -> list[str]:
-        """The current text views, one per member, whatever the ``observation`` option is."""
-        return self._render(*self._frame())
-
-    def training_scores(self) -> list[float]:
-        """Normalised mean returns of the members' training episodes in the last segment; NaN where none ended."""
-        self._require_reset()
-        return [history.training_scores[-1] for history in self._histories]
-
-    def infos(self) -> list[Info]:
-        """The current infos, one per member, each ``{"hpbench": {...}}`` of plain JSON values."""
-        self._require_reset()
-        steps, digests = self.population.steps.tolist(), self.population.digests()
-        return [{"hpbench": self._info(m, steps[m], digests[m])} for m in range(self.members)]
 
     # -- copies --------------------------------------------------------------------------------------------------------
 
@@ -258,188 +201,3 @@ class EpisodeBatch:
     ) -> list[Branches]:
         """Try actions without taking them: see :func:`hpbench.control.branching.branch`."""
         return branch(self, actions, horizon, members, evaluation_seed, evaluation_episodes)
-
-    # -- parts of a decision -------------------------------------------------------------------------------------------
-
-    def _read(self, actions: Sequence[Any], running: Sequence[int], values: Table) -> dict[int, Update]:
-        if len(actions) != self.members:
-            raise InvalidAction(f"{len(actions)} actions for {self.members} members")
-        updates = {}
-        for m in running:
-            try:
-                updates[m] = self.setting.reader.read(actions[m], values[m])
-            except InvalidAction as error:
-                if self.members == 1:
-                    raise
-                raise InvalidAction(f"member {m}: {error}") from error
-        return updates
-
-    def _shift(self, running: Sequence[int]) -> None:
-        """Change the task of the members whose time has come."""
-        due = [m for m in running if self._histories[m].decision == self._shift_at[m]]
-        if due:
-            current = list(self.population.tasks)
-            for m in due:
-                current[m] = self.setting.shifted_task(m)
-                self._histories[m].shifted = True
-            self.population.set_tasks(current)
-
-    def _check_copies(self, copies: Mapping[int, int], running: Sequence[int]) -> None:
-        for target, source in copies.items():
-            if not {target, source} <= set(running):
-                raise InvalidAction(f"member {target} cannot copy member {source}: both must be running")
-            if self.population.tasks[target] != self.population.tasks[source]:
-                raise InvalidAction(f"member {target} cannot copy member {source}: they are on different tasks")
-
-    def _copy(self, copies: Mapping[int, int]) -> None:
-        """Overwrite the targets with their sources, all at once: nobody gets what another copy has just brought."""
-        if not copies:
-            return
-        self.population.copy(list(copies.values()), list(copies))
-        sources = {m: self._histories[m].copy() for m in copies.values()}
-        for target, source in copies.items():
-            self._histories[target].adopt(sources[source])
-
-    def _unchanged_copies(
-        self, values: Table, updates: Mapping[int, Update], copies: Mapping[int, int]
-    ) -> Counterfactual | None:
-        """Copies of the members whose update changes something, or that are overwritten."""
-        if self.options.reward != "uplift":
-            return None
-        changed = [m for m, update in updates.items() if m in copies or update.values != tuple(values[m])]
-        return Counterfactual(changed, self.population.fork(changed)) if changed else None
-
-    def _segment(
-        self,
-        running: Sequence[int],
-        values: Table,
-        updates: Mapping[int, Update],
-        before: Sequence[float],
-        episodes: int | None = None,
-    ) -> Outcome:
-        """Apply the updates, train, evaluate; ``episodes``: None is as many as planned."""
-        self._apply(values, updates)
-        self._train(running)
-        return self._evaluate(running, before, self.plan.evaluation_episodes if episodes is None else episodes)
-
-    def _apply(self, values: Table, updates: Mapping[int, Update]) -> None:
-        for m, update in updates.items():
-            history = self._histories[m]
-            history.last_invalid, history.clipped = bool(update.invalid), update.clipped
-            history.invalid += history.last_invalid
-            history.feedback = self._feedback(update)
-        if any(update.values != tuple(values[m]) for m, update in updates.items()):
-            rows = [updates[m].values if m in updates else row for m, row in enumerate(values)]
-            self.population.set_table(rows)
-
-    def _feedback(self, update: Update) -> str:
-        if update.invalid:
-            return f"the last action was invalid and changed nothing: {update.invalid}"
-        if update.clipped:
-            return f"the last action was cut at the bounds of {', '.join(self._names[name] for name in update.clipped)}"
-        return ""
-
-    def _train(self, running: Sequence[int]) -> None:
-        metrics = self.population.train(self.plan.rollouts)
-        if not self.setting.tasks[0].discrete and "entropy" in metrics:
-            # Only a discrete policy has a largest entropy to relate to.
-            metrics["entropy_per_dimension"] = metrics.pop("entropy")
-        if self.setting.tasks[0].evaluation_physics:
-            metrics["test_gap"] = self._test_gap(running, metrics["return_mean"])
-        features = self.setting.features
-        unknown = [math.nan] * self.members
-        columns = [metrics[name].tolist() if name in metrics else unknown for name in features.metric_names]
-        values, diverged = self.population.table().tolist(), self.population.diverged.tolist()
-        for m in running:
-            history = self._histories[m]
-            history.decision += 1
-            history.diverged = diverged[m]
-            features.record(history, self.setting.tasks[m].anchors, values[m], [column[m] for column in columns])
-
-    def _test_gap(self, running: Sequence[int], training: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Score of the segment's training episodes minus score on held-out levels; NaN where there were none."""
-        scores, steps = held_out(self.population, self.plan.evaluation_episodes)
-        for m in running:
-            self._histories[m].evaluation_steps += steps[m]
-        seen = [task.anchors.score(mean) for task, mean in zip(self.population.tasks, training.tolist(), strict=True)]
-        return np.subtract(seen, scores, dtype=np.float64)
-
-    def _evaluate(self, running: Sequence[int], before: Sequence[float], episodes: int) -> Outcome:
-        outcome = evaluate(self.population, episodes, before)
-        for m in running:
-            history = self._histories[m]
-            history.scores.append(outcome.scores[m])
-            history.evaluation_return = outcome.returns[m]
-            history.evaluation_steps += outcome.steps[m]
-        return outcome
-
-    def _play(self, fork: Counterfactual | None, before: Sequence[float]) -> dict[int, float]:
-        """Scores without the update of the members that have a copy, and the account of the steps that this took."""
-        if fork is None:
-            return {}
-        last = [before[m] for m in fork.members]
-        outcome, steps = fork.play(self.plan.rollouts, self.plan.evaluation_episodes, last)
-        for i, m in enumerate(fork.members):
-            self._histories[m].counterfactual_steps += steps[i]
-            self._histories[m].counterfactual_evaluation_steps += outcome.steps[i]
-        return dict(zip(fork.members, outcome.scores, strict=True))
-
-    def _reward(self, m: int, before: float, unchanged: Mapping[int, float]) -> float:
-        history = self._histories[m]
-        after = history.scores[-1]
-        alone = unchanged.get(m, after)
-        return reward(self.options.reward, before, after, alone, self.plan.decisions, history.last_invalid)
-
-    # -- views ---------------------------------------------------------------------------------------------------------
-
-    def _frame(self) -> tuple[Frame, Snippet | None]:
-        self._require_reset()
-        snippet = self._snippet() if any(history.decision > 0 for history in self._histories) else None
-        raw = self.setting.features.raw(self._histories, self.plan.decisions, snippet)
-        return self.setting.schema.encode(raw), snippet
-
-    def _snippet(self) -> Snippet:
-        parts = ("snippet_observation", "snippet_action", "snippet_reward")
-        snippet = Snippet(*(self.population.array(name).tolist() for name in parts))
-        for m, history in enumerate(self._histories):
-            if history.decision == 0:
-                snippet.rewards[m] = []
-        return snippet
-
-    def _render(self, frame: Frame, snippet: Snippet | None) -> list[str]:
-        tasks = [task.id for task in self.setting.tasks]
-        values = [history.values for history in self._histories]
-        feedback = [history.feedback for history in self._histories]
-        return self.setting.view.render(frame, tasks, values, snippet, feedback)
-
-    def _info(self, m: int, steps: int, digest: str) -> Info:
-        history = self._histories[m]
-        info: Info = {
-            "task": self.setting.tasks[m].id,
-            "seed": self.seeds[m],
-            "decision": history.decision,
-            "steps": steps,
-            "evaluation_steps": history.evaluation_steps,
-            "score": history.scores[-1],
-            "return": history.evaluation_return,
-            "values": dict(zip(self._names, history.values, strict=True)),
-            "clipped": list(history.clipped),
-            "invalid": history.invalid,
-            "shifted": history.shifted,
-            "diverged": history.diverged,
-            "digest": digest,
-        }
-        if self.options.reward == "uplift":
-            info["counterfactual_steps"] = history.counterfactual_steps
-            info["counterfactual_evaluation_steps"] = history.counterfactual_evaluation_steps
-        if self.ended(m):
-            info["meta_score"] = meta_score(history.scores[1:], self.plan.decisions)
-        return info
-
-    def ended(self, m: int) -> bool:
-        """Whether the meta-episode of a member is over."""
-        return self._histories[m].diverged or self._histories[m].decision == self.plan.decisions
-
-    def _require_reset(self) -> None:
-        if not self._histories:
-            raise gym.error.ResetNeeded("call reset() first")

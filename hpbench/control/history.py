@@ -13,9 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-
-from hpbench.control.observation import UPDATES, Floats, Schema
+from hpbench.control.observation import UPDATES, Schema
 from hpbench.errors import SnapshotError
 from hpbench.tasks.base import Anchors
 
@@ -219,19 +217,18 @@ class FeatureBuilder:
         if not all(fits):
             raise SnapshotError(f"a history of {done} decisions does not fit an episode of {decisions}")
 
-    def raw(self, histories: Sequence[History], decisions: int, snippet: Snippet | None) -> Floats:
-        """Raw features float64 ``[members, features]``, NaN where unknown; hyperparameters in unit scale.
+    def raw(self, histories: Sequence[History], decisions: int, snippet: Snippet | None) -> list[Row]:
+        """Raw features ``[members][features]``, NaN where unknown; hyperparameters in unit scale.
 
         Args:
             histories: of all members.
             decisions: decisions of the whole meta-episode.
             snippet: of all members; None before the first segment.
         """
-        rows = [
+        return [
             self._ordered(self._row(history, decisions, self._statistics(snippet, m)))
             for m, history in enumerate(histories)
         ]
-        return np.array(rows, dtype=np.float64)
 
     def _statistics(self, snippet: Snippet | None, member: int) -> Row:
         if snippet is None or len(snippet.rewards[member]) == 0:

@@ -7,8 +7,9 @@ position as a level 00-99. So both say the same, and :meth:`Schema.values` gets 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import copysign, isfinite, log1p
 from typing import Any, Literal
 
 import numpy as np
@@ -161,17 +162,20 @@ class Frame:
     """Observations of several members before they take the form that was asked for.
 
     Args:
-        raw: clipped raw values, float64 ``[members, features]``; hyperparameters in unit scale. Without meaning where
-            masked.
-        scaled: ``2 * position - 1``, float64 ``[members, features]``; 0 where masked.
-        known: bool ``[members, features]``; False: the feature does not apply, or has no value yet.
-        vector: float32 ``[members, 2 * features]``: ``scaled``, then the mask as 0 and 1.
+        raw: raw values inside their bounds, ``[members][features]``; hyperparameters in unit scale. Without meaning
+            where masked.
+        scaled: ``2 * position - 1``; 0 where masked.
+        known: False: the feature does not apply, or has no value yet.
     """
 
-    raw: Floats
-    scaled: Floats
-    known: NDArray[np.bool_]
-    vector: NDArray[np.float32]
+    raw: list[list[float]]
+    scaled: list[list[float]]
+    known: list[list[bool]]
+
+    @property
+    def vector(self) -> NDArray[np.float32]:
+        """New array, float32 ``[members, 2 * features]``: ``scaled``, then the mask as 0 and 1."""
+        return np.array([[*scaled, *known] for scaled, known in zip(self.scaled, self.known, strict=True)], np.float32)
 
 
 class Schema:
@@ -195,6 +199,12 @@ class Schema:
         start = self._forward(self._low)
         span = self._forward(self._high) - start
         self._factor, self._offset = 2.0 / span, -2.0 * start / span - 1.0
+        # By feature: bounds, factor and offset of its position, and the resolution of its logarithm; 0: it has none.
+        columns = (self._low, self._high, self._factor, self._offset, np.where(self._log, self._resolution, 0.0))
+        # Equal rows are one object: few in all, so most of them are in the cache when they are needed.
+        shared: dict[tuple[float, ...], tuple[float, ...]] = {}
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        self._scales = [shared.setdefault(row, row) for row in rows]
 
     def __len__(self) -> int:
         return len(self.features)
@@ -219,13 +229,26 @@ class Schema:
         low = np.repeat(np.array([-1.0, 0.0], dtype=np.float32), len(self))
         return spaces.Box(low, np.ones(2 * len(self), dtype=np.float32), dtype=np.float32)
 
-    def encode(self, raw: Floats) -> Frame:
-        """Raw values float64 ``[members, features]`` (hyperparameters in unit scale) to a frame. What is not finite is
-        masked."""
-        known = np.isfinite(raw)
-        clipped = np.fmin(np.fmax(raw, self._low), self._high)
-        scaled = np.where(known, self._forward(clipped) * self._factor + self._offset, 0.0)
-        return Frame(clipped, scaled, known, np.concatenate((scaled, known), axis=1, dtype=np.float32))
+    def encode(self, raw: Sequence[Sequence[float]] | Floats) -> Frame:
+        """Raw values ``[members, features]`` (hyperparameters in unit scale) to a frame. What is not finite is masked.
+
+        Plain Python: for the few members of most batches, a dozen array operations would cost several times as much,
+        as their code is in no cache when the learner has just run.
+        """
+        frame = Frame([], [], [])
+        for row in raw.tolist() if isinstance(raw, np.ndarray) else raw:
+            clipped, scaled, known = [], [], []
+            for value, (low, high, factor, offset, resolution) in zip(row, self._scales, strict=True):
+                finite = isfinite(value)
+                inside = low if not value >= low else high if value > high else value
+                size = copysign(log1p(abs(inside) / resolution), inside) if resolution else inside
+                clipped.append(inside)
+                scaled.append(size * factor + offset if finite else 0.0)
+                known.append(finite)
+            frame.raw.append(clipped)
+            frame.scaled.append(scaled)
+            frame.known.append(known)
+        return frame
 
     def values(self, observation: Any) -> dict[str, float]:
         """Raw values by feature name, out of a ``vector`` or ``dict`` observation. Masked features are absent.

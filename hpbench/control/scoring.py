@@ -40,11 +40,11 @@ def evaluate(population: Population, episodes: int, before: Sequence[float]) -> 
     """
     evaluation = population.evaluate(episodes)
     returns = [sum(row) / episodes for row in evaluation.returns.tolist()]
-    scores = []
-    for m, (task, diverged) in enumerate(zip(population.tasks, population.diverged.tolist(), strict=True)):
+    scores, diverged = [], population.array("diverged").tolist()
+    for m, task in enumerate(population.tasks):
         anchors = task.anchors
-        scores.append(floor(before[m]) if diverged else anchors.score(returns[m]))
-        if diverged:
+        scores.append(floor(before[m]) if diverged[m] else anchors.score(returns[m]))
+        if diverged[m]:
             returns[m] = anchors.low + scores[m] * (anchors.high - anchors.low)
     return Outcome(scores, returns, [sum(row) for row in evaluation.lengths.tolist()], evaluation)
 

@@ -13,15 +13,12 @@ from __future__ import annotations
 
 import functools
 import math
-import operator
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
 from hpbench.control.observation import UPDATES, Frame, Schema, UnitScale
 from hpbench.hyperparameter import HyperparameterSpace
@@ -42,9 +39,9 @@ FULL_WIDTH = 8
 LINES = ("budget", "performance", "losses", "optimiser", "plasticity", "snippet")
 """Groups of the schema that make one line each."""
 
-_WIDTH = 8
-"""Bytes of a float64."""
 _LEVELS = (*(f"[{level:02d}]" for level in range(100)), "[99]")  # the top of the scale counts as 99
+_HALF = 50.0 + 1e-9
+"""The middle level. The small summand keeps 0.29 * 100 from becoming level 28."""
 
 
 def text_space() -> spaces.Text:
@@ -100,7 +97,6 @@ class TextView:
         self._shown = shown_names(schema.hyperparameters, names)
         self._lines = [schema.group(name) for name in LINES]
         self._values = schema.group("hyperparameters")
-        scale = np.array([100.0 if feature.percent else 1.0 for feature in schema.features])
         # The pattern of known features hardly ever changes, and one long template is much faster than many short ones.
         self._template = functools.lru_cache(maxsize=64)(self._make_template)
         # An update is shown several times, each time one line further down.
@@ -110,8 +106,6 @@ class TextView:
         self._hot = [(self._shown[name], spans[name], schema.hyperparameters[name].scale == "linear") for name in hot]
         ends = [schema.column(f"effect_{k}") + 1 for k in range(1, UPDATES + 1)]
         self._updates = [slice(end - len(hot) - 1, end) for end in ends]
-        self._shown_columns = self._updates[0].start
-        self._scale, self._update_scale = scale[: self._shown_columns], scale[self._updates[0]]
 
     def render(
         self,
@@ -130,23 +124,21 @@ class TextView:
             snippet: their last transitions; None before the first segment.
             feedback: one line each on the last action, or empty.
         """
-        shown = frame.raw[:, : self._shown_columns]
-        numbers, levels = _numbers(shown, self._scale), _levels(frame.scaled[:, : self._shown_columns])
         texts = []
-        for member, (task, number, level) in enumerate(zip(tasks, numbers, levels, strict=True)):
-            for column, value in zip(self._values, values[member], strict=True):
-                number[column] = value
-            known = frame.known[member].tobytes()
-            cells: list[Any] = [None] * (2 * len(number))
-            cells[::2], cells[1::2] = number, [_LEVELS[i] for i in level]
-            template, pick = self._template(known)
-            lines = [FORMAT, f"task {'hidden' if self._anonymous else task} learner {self._schema.learner}"]
-            lines.append(template % pick(cells))
-            raw, scaled = frame.raw[member].tobytes(), frame.scaled[member].tobytes()
+        rows = zip(tasks, values, frame.raw, frame.scaled, frame.known, strict=True)
+        for member, (task, current, raw, scaled, known) in enumerate(rows):
+            template, shown = self._template(bytes(known))
+            cells: list[Any] = [None] * (2 * len(shown))
+            cells[::2] = [raw[column] * factor + 0.0 for column, factor in shown]
+            cells[1::2] = [_LEVELS[int(50.0 * scaled[column] + _HALF)] for column, _ in shown]
+            # Hyperparameters come last: the effective values instead of positions.
+            cells[-2 * len(current) :: 2] = current
+            named = "hidden" if self._anonymous else task
+            lines = [f"{FORMAT}\ntask {named} learner {self._schema.learner}", template % tuple(cells)]
             for k, columns in enumerate(self._updates, start=1):
                 if known[columns.start]:
-                    part = slice(_WIDTH * columns.start, _WIDTH * columns.stop)
-                    lines.append(f"update {k} {self._update(raw[part], scaled[part], known[columns.stop - 1])}")
+                    change = tuple(raw[columns]), tuple(scaled[columns]), known[columns.stop - 1]
+                    lines.append(f"update {k} {self._update(*change)}")
             if snippet is not None and len(snippet.rewards[member]) > 0:
                 lines.append(self._trajectory(snippet, member))
             if feedback[member]:
@@ -154,8 +146,8 @@ class TextView:
             texts.append("\n".join(lines))
         return texts
 
-    def _make_template(self, known: bytes) -> tuple[str, Callable[[list[Any]], tuple[Any, ...]]]:
-        """Format string of the lines of features and hyperparameters, and what picks the cells that fill it.
+    def _make_template(self, known: bytes) -> tuple[str, list[tuple[int, float]]]:
+        """Format string of the lines of features and hyperparameters, and what fills it: columns and factors.
 
         Args:
             known: one byte for each column of the schema.
@@ -171,24 +163,22 @@ class TextView:
         for name, item in self._schema.hyperparameters.items():
             lines.append(f"{self._shown[name]} %.12g%s in {item.low:.5g}..{item.high:.5g}")
         shown = [*(column for line in self._lines for column in line), *self._values]
-        picked = [cell for column in shown if known[column] for cell in (2 * column, 2 * column + 1)]
-        return "\n".join(lines), operator.itemgetter(*picked)
+        factors = {column: 100.0 if self._schema.features[column].percent else 1.0 for column in shown}
+        return "\n".join(lines), [(column, factors[column]) for column in shown if known[column]]
 
-    def _make_update(self, raw: bytes, scaled: bytes, known: int) -> str:
+    def _make_update(self, raw: tuple[float, ...], scaled: tuple[float, ...], known: bool) -> str:
         """What an update did, as factors in each hyperparameter's own sense (or differences on linear scales).
 
         Args:
-            raw, scaled: of each change in turn, then of its effect; float64.
-            known: whether the effect is known, 0 or 1.
+            raw, scaled: of each change in turn, then of its effect.
+            known: whether the effect is known.
         """
-        *changes, effect = _numbers(np.frombuffer(raw), self._update_scale)
-        *levels, effect_level = _levels(np.frombuffer(scaled))
         words = []
-        for (label, span, linear), change, level in zip(self._hot, changes, levels, strict=True):
+        for (label, span, linear), change, position in zip(self._hot, raw, scaled, strict=False):
             if change != 0.0:
                 size = f"{change * span:+.3g}" if linear else f"x{math.exp(change * span):.3g}"
-                words.append(f"{label} {size}{_LEVELS[level]}")
-        result = f"{effect:+.3g}%{_LEVELS[effect_level]}" if known else "-"
+                words.append(f"{label} {size}{_level(position)}")
+        result = f"{100.0 * raw[-1] + 0.0:+.3g}%{_level(scaled[-1])}" if known else "-"
         return f"{' '.join(words) if words else 'keep'} effect {result}"
 
     @staticmethod
@@ -209,16 +199,9 @@ def _transitions(state: int, action: int, count: int) -> str:
     return "\n".join(["trajectory: state | action | reward", *[line] * count])
 
 
-def _numbers(raw: NDArray[np.float64], scale: NDArray[np.float64]) -> list[Any]:
-    """Numbers as they are shown: in percent where that is due, and no -0.0."""
-    numbers: list[Any] = (raw * scale + 0.0).tolist()
-    return numbers
-
-
-def _levels(scaled: NDArray[np.float64]) -> list[Any]:
-    """Levels 0 to 100 of positions in [-1, 1]. The small summand keeps 0.29 * 100 from becoming level 28."""
-    levels: list[Any] = (50.0 * scaled + (50.0 + 1e-9)).astype(np.intp).tolist()
-    return levels
+def _level(scaled: float) -> str:
+    """Level of a position in [-1, 1]."""
+    return _LEVELS[int(50.0 * scaled + _HALF)]
 
 
 def _brief(numbers: Sequence[float]) -> Sequence[float]:

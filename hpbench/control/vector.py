@@ -45,7 +45,8 @@ class HPControlVectorEnv(VectorEnv[Any, Any, Any]):
 
     Environments whose tasks are the same up to their variant share one population (an
     :class:`~hpbench.control.episode.EpisodeBatch`), so a decision is one batch of tensors per base task, however the
-    environments are mixed and however far each of them is. Spaces, rewards and infos are those of
+    environments are mixed and however far each of them is. Tasks with different dynamics never share one, even if
+    their shapes agree: they run different kernels. Spaces, rewards and infos are those of
     ``HPControlEnv``, batched as Gymnasium's ``SyncVectorEnv`` batches them; on one device every number and every digest
     is the same as there.
 

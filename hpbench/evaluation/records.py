@@ -25,6 +25,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError, with_config
 
 from hpbench.errors import InvalidAction, RecordError
+from hpbench.evaluation import leftovers
 from hpbench.evaluation.identity import AgentIdentity
 from hpbench.evaluation.suite import STRICT, Row
 
@@ -288,10 +289,16 @@ def write_costs(path: Path, costs: Costs) -> None:
     write_atomically(path.with_name(path.stem + COSTS_SUFFIX), json.dumps(asdict(costs), indent=1) + "\n")
 
 
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed processes have left of writing the record at ``path`` and its costs."""
+    leftovers.remove_leftovers(path)
+    leftovers.remove_leftovers(path.with_name(path.stem + COSTS_SUFFIX))
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write to a temporary file in the same folder, flush to the disk, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=leftovers.temporary_prefix(path), suffix=leftovers.SUFFIX)
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)

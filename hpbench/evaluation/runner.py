@@ -17,6 +17,7 @@ from hpbench import tasks
 from hpbench.errors import HPBenchError, InvalidConfiguration, RecordError
 from hpbench.evaluation import records
 from hpbench.evaluation.identity import Entrant, make_entrants
+from hpbench.evaluation.leftovers import remove_leftovers
 from hpbench.evaluation.progress import Reporter
 from hpbench.evaluation.records import Costs, Record
 from hpbench.evaluation.results import SUITE_FILE, Results, load_results, suite_folder
@@ -103,6 +104,8 @@ def run(
     planned = _plan(suite, entrants, device, engine, threads)
     reasons = [_why_run(task.path(folder), task.job) for task in planned]
     todo = [task for task, reason in zip(planned, reasons, strict=True) if reason is not None]
+    for task in planned:
+        records.remove_leftovers(task.path(folder))
     _write_suite(folder, suite)
     todo.sort(key=lambda task: -task.work)
     payloads, processes, more = _payloads(todo, processes, threads)
@@ -239,5 +242,6 @@ def _cores() -> int:
 
 def _write_suite(folder: Path, suite: Suite) -> None:
     path = folder / SUITE_FILE
+    remove_leftovers(path)
     if not path.exists() or path.read_text(encoding="utf-8") != suite.dumps():
         records.write_atomically(path, suite.dumps())

@@ -182,13 +182,13 @@ class Population(ABC):
 
     def array(self, name: str) -> NDArray[Any]:
         """A tensor of the state as an array ``[members, ...]``, to be read at once: on the CPU a view, else a copy."""
-        tensor = self.state[name]
-        if self.device.type != "cpu":
-            return tensor.cpu().numpy()
-        known = self._arrays.get(name)
-        if known is None or known[0] is not tensor:
-            known = self._arrays[name] = tensor, tensor.numpy()
-        return known[1]
+        tensor, known = self.state[name], self._arrays.get(name)
+        if known is not None and known[0] is tensor:
+            return known[1]
+        array: NDArray[Any] = tensor.cpu().numpy()
+        if self.device.type == "cpu":  # the same memory
+            self._arrays[name] = tensor, array
+        return array
 
     def values(self) -> dict[str, Floats]:
         """Effective hyperparameters, read back from the tensor they act from: float64 ``[members]`` by name."""
@@ -383,16 +383,15 @@ class Population(ABC):
 
     def _parts(self) -> list[list[memoryview]]:
         """Each member's part of each tensor, by name. On the CPU they are views, kept until a tensor is replaced."""
-        names = sorted(self.state)
-        tensors = [self.state[name] for name in names]
         if self._views is not None:
             seen, parts = self._views
-            if len(seen) == len(tensors) and all(map(operator.is_, seen, tensors)):
+            if len(seen) == len(self.state) and all(map(operator.is_, seen, self.state.values())):
                 return parts
+        tensors = [self.state[name] for name in sorted(self.state)]
         arrays = [tensor.contiguous().cpu().numpy() for tensor in tensors]
         parts = [[array[member : member + 1].data for array in arrays] for member in range(self.members)]
         if self.device.type == "cpu" and all(tensor.is_contiguous() for tensor in tensors):
-            self._views = tensors, parts
+            self._views = list(self.state.values()), parts
         return parts
 
     def __getstate__(self) -> dict[str, Any]:

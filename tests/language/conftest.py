@@ -124,16 +124,22 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Pa
 
 
 @pytest.fixture(scope="session")
-def endpoint(tmp_path_factory: pytest.TempPathFactory, observations: list[str]) -> Iterator[str]:
-    """Address of a local server of chat completions; see ``endpoint.py``."""
-    pytest.importorskip("xgrammar", reason="needs the extra 'grammar'")
+def chat_folder(tmp_path_factory: pytest.TempPathFactory, observations: list[str]) -> Path:
+    """A folder with a tiny Llama whose tokenizer has a chat template."""
     folder = tmp_path_factory.mktemp("models") / "served"
     tokenizer = _make_tokenizer([prompt.SYSTEM, *observations], chat=True)
     _make_model("llama", len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def endpoint(chat_folder: Path) -> Iterator[str]:
+    """Address of a local server of chat completions; see ``endpoint.py``."""
+    pytest.importorskip("xgrammar", reason="needs the extra 'grammar'")
     script = Path(__file__).with_name("endpoint.py")
     with subprocess.Popen(
-        [sys.executable, str(script), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, str(script), str(chat_folder)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as server:
         try:
             assert server.stdout is not None

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,6 +109,34 @@ def test_a_bad_answer_is_the_environments_no_op(
 def test_another_protocol(endpoint: str, observations: list[str]) -> None:
     with pytest.raises(ModelUnavailable, match="not as OpenAI"):
         ask(endpoint, "odd", observations[:1])
+
+
+@pytest.mark.slow
+def test_the_server_that_transformers_ships(chat_folder: Path, observations: list[str], tmp_path: Path) -> None:
+    """A server that is not ours. It ignores schemas, so what the tiny model says is nothing; the client must cope."""
+    for package in ("fastapi", "uvicorn"):
+        pytest.importorskip(package)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = str(Path(sys.executable).with_name("transformers"))
+    command = [program, "serve", str(chat_folder), "--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
+    log = tmp_path / "log"
+    with (
+        log.open("w") as file,
+        subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, "HF_HUB_OFFLINE": "1"}) as server,
+    ):
+        try:
+            chat = ChatModel(f"http://127.0.0.1:{port}/v1", str(chat_folder), ChatOptions(tokens=8, attempts=8))
+            decisions = chat.decide(observations, SEEDS)
+        except ModelUnavailable as error:
+            raise AssertionError(log.read_text()) from error
+        finally:
+            server.kill()
+    assert [decision.completion_tokens <= 8 for decision in decisions] == [True] * 3
+    assert len({decision.prompt_tokens for decision in decisions}) == 3
+    assert min(decision.prompt_tokens for decision in decisions) > 500
+    assert all(decision.raw and not decision.valid for decision in decisions)
 
 
 def test_keys(endpoint: str, observations: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,7 @@ def test_continued_is_the_same_as_uninterrupted(collection: Path, make_settings:
     for split in SPLITS:
         shard_path(killed, "episodes", split, 1).unlink()
     shard_path(killed, "states", "train", 1).write_bytes(b"half")
+    (killed / "states" / ".half.tmp").write_bytes(b"half")
     assert len(read_rows(killed, "episodes", "train")) < len(read_rows(folder, "episodes", "train"))
     assert collect(make_settings(), killed).made == 1
     assert contents(killed) == contents(collection)

@@ -14,7 +14,7 @@ import pytest
 from agents.language.prompt import names_in, plain, read_completion
 from agents.training import dataset
 from agents.training.collect import collect
-from agents.training.examples import pool_rows, sft_rows
+from agents.training.examples import pool_rows, run_rows, sft_rows
 from agents.training.labels import LabelRule, label_sets
 from agents.training.rendering import Rendering
 from agents.training.schema import SPLITS, TABLES, read_rows
@@ -66,6 +66,29 @@ def test_pools_hold_every_branch_with_its_gain(collection: Path) -> None:
         np.testing.assert_allclose(row["rewards"], np.array(row["gains"]) / unit if unit else 0.0)
         assert row["label"] == label.index
         assert row["gains"][0] == row["noises"][0] == row["rewards"][0] == 0.0
+
+
+def test_whole_runs(collection: Path) -> None:
+    states = read_rows(collection, "states", "train")
+    rows = run_rows(collection)
+    assert sum(len(row["prompts"]) for row in rows) == len(states)
+    taken = iter(states)
+    for row in rows:
+        assert len(row["scores"]) == len(row["prompts"]) + 1 == len(row["completions"]) + 1
+        for k, (prompt, answer, exact) in enumerate(zip(row["prompts"], row["completions"], row["exact"], strict=True)):
+            state = next(taken)
+            assert (state["episode"], state["decision"]) == (row["episode"], k)
+            assert prompt == plain(state["text"])
+            assert read_completion(answer, HOT) == tuple(state["choices"])
+            assert exact == state["exact"]
+            assert row["copied"][k] == (state["copied_from"] != "")
+
+
+def test_a_task_can_be_left_out(collection: Path) -> None:
+    for make in (sft_rows, pool_rows, run_rows):
+        rows = make(collection, without=["classic/acrobot"])
+        assert {row["base"] for row in rows} == {"classic/cartpole"}
+        assert len(make(collection)) > len(rows)
 
 
 def test_chat_messages(collection: Path) -> None:
@@ -249,6 +272,9 @@ def test_collect_then_report_then_examples(shell: Any, collection: Path, tmp_pat
     assert f"{tmp_path}/sft-train.jsonl" in shell("dataset", "examples", collection, tmp_path).replace("\n", "")
     lines = (tmp_path / "sft-validation.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == sft_rows(collection, "validation")
+    shell("dataset", "examples", collection, tmp_path, "--kind", "runs", "--without", "classic/acrobot")
+    lines = (tmp_path / "runs-train.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == run_rows(collection, without=["classic/acrobot"])
     assert "num_rows" in shell("dataset", "load", collection, "--table", "branches")
     assert "branches" in shell("dataset", "export", collection, tmp_path / "exported")
 

@@ -89,6 +89,16 @@ def test_a_folder_that_hides_the_agents(tmp_path: Path, monkeypatch: pytest.Monk
     assert "kl_adaptive" in check.detail
 
 
+@pytest.mark.parametrize("module", ["decay", "pbt"])
+def test_an_agent_that_is_missing(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of either kind: those of one run, and those of the population game."""
+    folder = own_folder(tmp_path)
+    (folder / f"{module}.py").unlink()
+    check = pretend_agents(monkeypatch, folder)
+    assert check.status == "problem"
+    assert check.detail.endswith(f"without {module}")
+
+
 def test_an_overwritten_init(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check = pretend_agents(monkeypatch, own_folder(tmp_path, OWN + "from .agent import Agent\n"))
     assert check.status == "problem"
