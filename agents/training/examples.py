@@ -66,7 +66,7 @@ def sft_rows(
     for state, row, label in _labelled(folder, split, rule, without):
         prompt, answer = _form(form), _answers(form)
         text = (Rendering() if rendering is None else rendering)(state["text"])
-        names = _hot_names(text, row["learner"])
+        names = hot_names(text, row["learner"])
         rows.append(
             {name: row[name] for name in _SPEC}
             | {
@@ -105,7 +105,7 @@ def pool_rows(
     for state, row, label in _labelled(folder, split, rule, without):
         prompt, answer = _form(form), _answers(form)
         text = (Rendering() if rendering is None else rendering)(state["text"])
-        names = _hot_names(text, row["learner"])
+        names = hot_names(text, row["learner"])
         gains, noise = label.measured.gains, label.measured.noise
         unit = float(np.sqrt(noise[1:].mean()))
         rows.append(
@@ -184,7 +184,7 @@ def _answers(form: str) -> Callable[[str], Any]:
     return lambda text: [{"role": "assistant", "content": text}]
 
 
-def _hot_names(text: str, learner: str) -> Sequence[str]:
+def hot_names(text: str, learner: str) -> Sequence[str]:
     """The keys of a completion: hot hyperparameters as the observation shows them."""
     space = learners.make(learner).hyperparameters
     shown = names_in(text)

@@ -1,0 +1,158 @@
+"""The commands ``hpbench train ...``. Everything heavy is imported when a command runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from agents.training.recipes import Trained
+
+train = typer.Typer(
+    no_args_is_help=True,
+    help="Train a language model to control hyperparameters, from a collection of hpbench collect: "
+    "tiny, then sft, then grpo.",
+)
+
+Collection = Annotated[Path, typer.Argument(help="Folder of a collection, as hpbench collect makes it.")]
+Start = Annotated[str, typer.Argument(help="Model to go on from: a folder, or a name on the Hugging Face hub.")]
+RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="TOML or JSON instead of the package's own.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")]
+Batch = Annotated[int | None, typer.Option(min=1, help="Rows per step.")]
+Rate = Annotated[float | None, typer.Option(help="Peak of the learning rate.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Of all that is random.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
+Show = Annotated[bool, typer.Option("--show", help="Print the recipe in force, train nothing.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+
+
+@train.command()
+def tiny(
+    collection: Collection,
+    output: Annotated[Path, typer.Option(help="Folder of the training run; the same again resumes.")] = Path("tiny"),
+    recipe: RecipeFile = None,
+    size: Annotated[str | None, typer.Option(help="0.8M, 5M or 10M parameters.")] = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    learning_rate: Rate = None,
+    seed: Seed = None,
+    device: Device = None,
+    show: Show = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a small model from nothing and pretrain it on whole trajectories.
+
+    It learns how training runs go and what updates do to them, by predicting the
+    recorded runs token by token. Then make a controller of it with hpbench train sft.
+
+    \b
+    hpbench train tiny collected --output tiny
+    hpbench train tiny collected --size 0.8M --steps 2000 --output small
+    hpbench train tiny --show collected > my.json     the recipe, to be changed
+    """
+    from agents.training.recipes import TinyRecipe, dump_recipe, read_recipe
+
+    changes = {"size": size, "steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
+    settings = read_recipe(TinyRecipe, recipe, _given(changes, device))
+    if show:
+        typer.echo(dump_recipe(settings), nl=False)
+        return
+    from agents.training.tiny import train_tiny
+
+    _finish(train_tiny(settings, collection, output, _say(quiet)), f"hpbench train sft {output / 'best'} {collection}")
+
+
+@train.command()
+def sft(
+    model: Start,
+    collection: Collection,
+    output: Annotated[Path, typer.Option(help="Folder of the training run; the same again resumes.")] = Path("sft"),
+    recipe: RecipeFile = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    learning_rate: Rate = None,
+    lora: Annotated[int | None, typer.Option(min=0, help="Rank of adapters; 0 trains all weights.")] = None,
+    seed: Seed = None,
+    device: Device = None,
+    show: Show = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fine-tune a model on the updates that branch sets speak for (TRL's SFTTrainer).
+
+    Only the answer is learnt, not the prompt. On the way it is asked about held-out
+    states: how often it answers as the label does, how often it keeps everything,
+    and what the updates it prefers had gained when they were tried.
+
+    \b
+    hpbench train sft tiny/best collected --output sft
+    hpbench train sft a/large-model collected --lora 16 --learning-rate 2e-4
+    hpbench run --agent hf:sft/best --suite classic-small-v0
+    """
+    from agents.training.recipes import SftRecipe, dump_recipe, read_recipe
+
+    changes: dict[str, Any] = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
+    changes |= {} if lora is None else {"lora": {"rank": lora}}
+    settings = read_recipe(SftRecipe, recipe, _given(changes, device))
+    if show:
+        typer.echo(dump_recipe(settings), nl=False)
+        return
+    from agents.training.sft import train_sft
+
+    _finish(train_sft(settings, model, collection, output, _say(quiet)), _run(model, output, settings.lora.rank))
+
+
+@train.command()
+def grpo(
+    model: Start,
+    collection: Collection,
+    output: Annotated[Path, typer.Option(help="Folder of the training run; the same again resumes.")] = Path("grpo"),
+    recipe: RecipeFile = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    learning_rate: Rate = None,
+    seed: Seed = None,
+    device: Device = None,
+    show: Show = False,
+    quiet: Quiet = False,
+) -> None:
+    """Improve a model by what updates really gained (TRL's GRPOTrainer).
+
+    The completions of a prompt are branches of one training run that were really
+    trained; the model draws among them by its own probabilities, and the reward is
+    the gain over the branch that kept everything, in units of its noise.
+
+    \b
+    hpbench train grpo sft/best collected --output grpo
+    hpbench run --agent hf:grpo/best --suite classic-small-v0
+    """
+    from agents.training.recipes import GrpoRecipe, dump_recipe, read_recipe
+
+    changes = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
+    settings = read_recipe(GrpoRecipe, recipe, _given(changes, device))
+    if show:
+        typer.echo(dump_recipe(settings), nl=False)
+        return
+    from agents.training.grpo import train_grpo
+
+    _finish(train_grpo(settings, model, collection, output, _say(quiet)), _run(model, output, settings.lora.rank))
+
+
+def _given(changes: dict[str, Any], device: str | None) -> dict[str, Any]:
+    return {name: value for name, value in (changes | {"device": device}).items() if value is not None}
+
+
+def _say(quiet: bool) -> Any:
+    return (lambda line: None) if quiet else (lambda line: typer.echo(line, err=True))
+
+
+def _run(model: str, output: Path, rank: int) -> str:
+    best = output / "best"
+    return f"hpbench run --agent hf:{f'{model}+{best}' if rank else best}"
+
+
+def _finish(done: Trained, following: str) -> None:
+    metrics = ", ".join(f"{name} {value:.4g}" for name, value in done.metrics.items())
+    typer.echo(f"{done.steps} steps; the model that is kept is in {done.folder}: {metrics}.")
+    typer.echo(f"Next: {following}")
