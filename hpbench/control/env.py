@@ -155,8 +155,7 @@ class HPControlEnv(gym.Env[Any, Any]):
             gymnasium.error.ResetNeeded: before the first reset and after the end.
         """
         step = self._running().step([action])
-        ends = bool(step.terminated[0]), bool(step.truncated[0])
-        return step.observations[0], float(step.rewards[0]), *ends, step.infos[0]
+        return step.observations[0], step.earned[0], step.diverged[0], step.spent[0], step.infos[0]
 
     def render(self) -> str:  # type: ignore[override]
         """The text view of the current observation, whatever the ``observation`` option is.

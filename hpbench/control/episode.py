@@ -7,6 +7,7 @@ What can be seen of a batch is in :mod:`hpbench.control.views`, what happens at 
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,16 +39,31 @@ class BatchStep:
 
     Args:
         observations, infos: one per member.
-        rewards: float64 ``[members]``.
-        terminated: bool ``[members]``, diverged.
-        truncated: bool ``[members]``, the budget is spent.
+        earned: the rewards, one per member.
+        diverged: which members have diverged.
+        spent: which other members' budgets are spent.
     """
 
     observations: list[Any]
-    rewards: NDArray[np.float64]
-    terminated: NDArray[np.bool_]
-    truncated: NDArray[np.bool_]
+    earned: list[float]
+    diverged: list[bool]
+    spent: list[bool]
     infos: list[Info]
+
+    @functools.cached_property
+    def rewards(self) -> NDArray[np.float64]:
+        """Float64 ``[members]``."""
+        return np.array(self.earned, dtype=np.float64)
+
+    @functools.cached_property
+    def terminated(self) -> NDArray[np.bool_]:
+        """Bool ``[members]``, diverged."""
+        return np.array(self.diverged, dtype=np.bool_)
+
+    @functools.cached_property
+    def truncated(self) -> NDArray[np.bool_]:
+        """Bool ``[members]``, the budget is spent."""
+        return np.array(self.spent, dtype=np.bool_)
 
 
 class EpisodeBatch(DecisionParts):
@@ -131,9 +147,9 @@ class EpisodeBatch(DecisionParts):
         unchanged = self._play(fork, before) if fork is not None else {}
         return BatchStep(
             observations=self.observe(),
-            rewards=np.array([self._reward(m, before[m], unchanged) if m in updates else 0.0 for m in members]),
-            terminated=np.array([history.diverged for history in self._histories]),
-            truncated=np.array([self.ended(m) and not h.diverged for m, h in enumerate(self._histories)]),
+            earned=[self._reward(m, before[m], unchanged) if m in updates else 0.0 for m in members],
+            diverged=[history.diverged for history in self._histories],
+            spent=[self.ended(m) and not history.diverged for m, history in enumerate(self._histories)],
             infos=self.infos(),
         )
 

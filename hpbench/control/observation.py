@@ -232,8 +232,7 @@ class Schema:
     def encode(self, raw: Sequence[Sequence[float]] | Floats) -> Frame:
         """Raw values ``[members, features]`` (hyperparameters in unit scale) to a frame. What is not finite is masked.
 
-        Plain Python: for the few members of most batches, a dozen array operations would cost several times as much,
-        as their code is in no cache when the learner has just run.
+        Number by number: a text needs them so, and for the few members of most batches arrays would save nothing.
         """
         frame = Frame([], [], [])
         for row in raw.tolist() if isinstance(raw, np.ndarray) else raw:

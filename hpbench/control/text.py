@@ -137,8 +137,9 @@ class TextView:
             lines = [f"{FORMAT}\ntask {named} learner {self._schema.learner}", template % tuple(cells)]
             for k, columns in enumerate(self._updates, start=1):
                 if known[columns.start]:
-                    change = tuple(raw[columns]), tuple(scaled[columns]), known[columns.stop - 1]
-                    lines.append(f"update {k} {self._update(*change)}")
+                    effect = columns.stop - 1
+                    shown_update = self._update((*raw[columns], scaled[effect], known[effect]))
+                    lines.append(f"update {k} {shown_update}")
             if snippet is not None and len(snippet.rewards[member]) > 0:
                 lines.append(self._trajectory(snippet, member))
             if feedback[member]:
@@ -166,19 +167,19 @@ class TextView:
         factors = {column: 100.0 if self._schema.features[column].percent else 1.0 for column in shown}
         return "\n".join(lines), [(column, factors[column]) for column in shown if known[column]]
 
-    def _make_update(self, raw: tuple[float, ...], scaled: tuple[float, ...], known: bool) -> str:
+    def _make_update(self, numbers: tuple[float, ...]) -> str:
         """What an update did, as factors in each hyperparameter's own sense (or differences on linear scales).
 
         Args:
-            raw, scaled: of each change in turn, then of its effect.
-            known: whether the effect is known.
+            numbers: each change in turn, which is its position, too; the effect, its position, and whether it is known.
         """
+        *changes, effect, position, known = numbers
         words = []
-        for (label, span, linear), change, position in zip(self._hot, raw, scaled, strict=False):
+        for (label, span, linear), change in zip(self._hot, changes, strict=True):
             if change != 0.0:
                 size = f"{change * span:+.3g}" if linear else f"x{math.exp(change * span):.3g}"
-                words.append(f"{label} {size}{_level(position)}")
-        result = f"{100.0 * raw[-1] + 0.0:+.3g}%{_level(scaled[-1])}" if known else "-"
+                words.append(f"{label} {size}{_level(change)}")
+        result = f"{100.0 * effect + 0.0:+.3g}%{_level(position)}" if known else "-"
         return f"{' '.join(words) if words else 'keep'} effect {result}"
 
     @staticmethod

@@ -569,6 +569,7 @@ def test_a_member_that_diverges_touches_nobody_else() -> None:
     ended = None
     for decision in range(4):
         step, expected = batch.step([action] * 3), calm.step([action] * 2)
+        assert (step.rewards.dtype, step.terminated.dtype, step.truncated.dtype) == (np.float64, np.bool_, np.bool_)
         assert same([step.infos[0], step.infos[2]], expected.infos)
         assert same([step.observations[0], step.observations[2]], expected.observations)
         if step.terminated[1] and ended is None:

@@ -109,6 +109,32 @@ def test_vectors_lie_in_the_box() -> None:
         assert vector in box
 
 
+def test_encoding_is_the_formula_of_the_schema() -> None:
+    """Position by position against whole arrays; rows may come as an array or as lists."""
+    rng = np.random.default_rng(1)
+    raw = rng.normal(0.0, 1.0, (20, len(SCHEMA))) * 10.0 ** rng.uniform(-8.0, 8.0, (20, len(SCHEMA)))
+    raw[rng.random(raw.shape) < 0.2] = rng.choice([math.nan, math.inf, -math.inf])
+    unit = np.array([not plain(feature) for feature in SCHEMA.features])
+    low = np.where(unit, 0.0, [feature.low for feature in SCHEMA.features])
+    high = np.where(unit, 1.0, [feature.high for feature in SCHEMA.features])
+    log = np.array([feature.transform == "log" for feature in SCHEMA.features])
+    resolution = np.array([feature.resolution for feature in SCHEMA.features])
+
+    def scale(x: np.ndarray) -> np.ndarray:
+        return np.where(log, np.sign(x) * np.log(1.0 + np.abs(x) / resolution), x)
+
+    known = np.isfinite(raw)
+    inside = np.clip(np.where(known, raw, 0.0), low, high)
+    position = (scale(inside) - scale(low)) / (scale(high) - scale(low))
+    frame = SCHEMA.encode(raw)
+    assert frame == SCHEMA.encode(raw.tolist())
+    assert frame.known == known.tolist()
+    np.testing.assert_array_equal(np.array(frame.raw)[known], inside[known])
+    np.testing.assert_allclose(frame.scaled, np.where(known, 2.0 * position - 1.0, 0.0), rtol=0, atol=1e-12)
+    assert frame.vector.dtype == np.float32
+    np.testing.assert_array_equal(frame.vector, np.hstack((frame.scaled, known)).astype(np.float32))
+
+
 def test_values_reads_dict_observations_and_says_what_it_cannot_read() -> None:
     vector = encode_one(score=0.25)
     assert SCHEMA.values({"vector": vector, "text": "..."}) == SCHEMA.values(vector)
