@@ -168,6 +168,31 @@ class GrpoRecipe(TunedRecipe):
         return "gain"
 
 
+class PpoRecipe(TunedRecipe):
+    """Of ``hpbench train ppo``.
+
+    Args:
+        shards: of the collection whose states are lived through again, to be branched.
+        epochs: over the decisions of a step.
+        kl: weight of the divergence from the model that it starts from, per token.
+        clip: rewards, in units of noise, are cut at plus and minus this.
+        penalty: of text that is no completion, in the same units.
+    """
+
+    stage: ClassVar[str] = "ppo"
+
+    shards: Count = 8
+    epochs: Count = 4
+    kl: Annotated[float, Field(ge=0.0)] = 0.05
+    clip: Positive = 5.0
+    penalty: Annotated[float, Field(ge=0.0)] = 5.0
+
+    @property
+    def best(self) -> Literal["gain"]:
+        """The checkpoint that is kept: of the largest gain."""
+        return "gain"
+
+
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
 
