@@ -182,7 +182,7 @@ class PpoRecipe(TunedRecipe):
     stage: ClassVar[str] = "ppo"
 
     shards: Count = 8
-    epochs: Count = 4
+    epochs: Annotated[int, Field(ge=2)] = 4
     kl: Annotated[float, Field(ge=0.0)] = 0.05
     clip: Positive = 5.0
     penalty: Annotated[float, Field(ge=0.0)] = 5.0

@@ -373,6 +373,7 @@ def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_help_and_show(shell: Any) -> None:
+    assert "hpbench train" in shell("--help")
     for command in ("tiny", "sft", "grpo", "ppo"):
         assert command in shell("train", "--help")
         assert f"hpbench train {command}" in shell("train", command, "--help")
@@ -407,10 +408,7 @@ def test_mistakes(shell: Any, arguments: list[str], message: str) -> None:
 
 def test_without_trl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("agents.training.tuning.find_spec", lambda name: None if name == "trl" else object())
-    for train, recipe in (
-        (train_sft, read_recipe(SftRecipe)),
-        (train_grpo, read_recipe(GrpoRecipe)),
-        (train_ppo, read_recipe(PpoRecipe)),
-    ):
+    stages: list[tuple[Any, Any]] = [(train_sft, SftRecipe), (train_grpo, GrpoRecipe), (train_ppo, PpoRecipe)]
+    for train, kind in stages:
         with pytest.raises(MissingExtra, match=r"'trl' is not installed. Run: pip install \"hpbench\[training\]\""):
-            train(recipe, "model", tmp_path, tmp_path)  # type: ignore[operator]
+            train(read_recipe(kind), "model", tmp_path, tmp_path)
