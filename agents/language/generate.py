@@ -1,6 +1,6 @@
 """Free text: the model writes what it likes, and the answer is looked for in it.
 
-For models that should think before they answer, or that the slots' tree does not fit. With ``grammar`` what it writes
+For models that should think before they answer. With ``grammar`` what it writes
 is forced into the form of the completion, token by token, by xgrammar.
 """
 

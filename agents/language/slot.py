@@ -20,6 +20,7 @@ from agents.language import prompt
 from agents.language.causal import CausalModel, Prompts
 from agents.language.decision import Decision
 from agents.language.layout import SlotLayout, Tree
+from agents.language.whole import fill_whole, has_full_attention
 from hpbench.errors import InvalidConfiguration
 from hpbench.hyperparameter import KEEP
 from hpbench.seeding import uniform
@@ -54,15 +55,11 @@ class SlotPolicy:
     """Decides by the slots' probabilities.
 
     Args:
-        model: loaded, with full attention in all its layers.
+        model: loaded.
         options: how.
-
-    Raises:
-        InvalidConfiguration: if the model has layers of another kind.
     """
 
     def __init__(self, model: CausalModel, options: SlotOptions | None = None) -> None:
-        require_full_attention(model)
         self.model, self.options = model, SlotOptions() if options is None else options
         self._layouts: dict[tuple[str, ...], SlotLayout] = {}
 
@@ -86,8 +83,14 @@ class SlotPolicy:
             raise InvalidConfiguration("The observations of one batch must show the same hyperparameters")
         layout = self.layout(shown.pop())
         prompts = self.model.prompts(observations, layout.longest)
-        draws = uniform(torch.tensor(seeds), torch.zeros(len(seeds), dtype=torch.long), len(layout.slots))
-        scores, choices = self._fill(layout, prompts, draws.double().to(self.model.device))
+        uniforms = uniform(torch.tensor(seeds), torch.zeros(len(seeds), dtype=torch.long), len(layout.slots))
+        draws = uniforms.double().to(self.model.device)
+        if has_full_attention(self.model.model):
+            scores, choices = self._fill(layout, prompts, draws)
+        else:
+            scores, choices = fill_whole(
+                self.model.model, layout, prompts, lambda logs, h: self._choose(logs.double(), draws[:, h])
+            )
         total = log_probability(scores, choices).tolist()
         probabilities, chosen = scores.double().exp().tolist(), choices.tolist()
         lengths = prompts.lengths.tolist()
@@ -158,14 +161,20 @@ def choice_scores(model: Any, layout: SlotLayout, prompts: Prompts, choices: Ten
     """Log-probability of every choice in every slot, given the choices before it; differentiable.
 
     Args:
-        model: a causal language model (or what wraps one, such as a PEFT model or one in training mode).
+        model: a causal language model with full attention in all its layers (or what wraps one, such as a PEFT model;
+            in evaluation or training mode).
         layout: of the completions.
         prompts: of all members.
         choices: that the completions make, int64 ``[members, slots]``.
 
     Returns:
         float32 ``[members, slots, choices]``; each row is a log-softmax.
+
+    Raises:
+        InvalidConfiguration: if the model has layers of another kind.
     """
+    if not has_full_attention(model):
+        raise InvalidConfiguration("Scoring with gradients needs a model with full attention in every layer")
     tree = layout.tree(choices)
     width = prompts.ids.shape[1]
     causal = torch.ones(width, width, dtype=torch.bool, device=prompts.ids.device).tril()
@@ -188,22 +197,6 @@ def choice_scores(model: Any, layout: SlotLayout, prompts: Prompts, choices: Ten
 def log_probability(scores: Tensor, choices: Tensor) -> Tensor:
     """Log-probability of whole completions ``[members]`` from scores ``[members, slots, choices]``."""
     return scores.gather(-1, choices[..., None]).squeeze(-1).sum(dim=-1)
-
-
-def require_full_attention(model: CausalModel) -> None:
-    """Whether the slots' tree can be laid over the model's attention.
-
-    Raises:
-        InvalidConfiguration: if some of its layers have a window, a recurrence or the like.
-    """
-    kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
-    if getattr(model.config, "use_sliding_window", True) and getattr(model.config, "sliding_window", None) is not None:
-        kinds.add("sliding_attention")
-    if kinds != {"full_attention"}:
-        raise InvalidConfiguration(
-            f"The slot policy needs full attention in every layer, and this model has {', '.join(sorted(kinds))}. "
-            "Let it write freely: decide=generate"
-        )
 
 
 def _rows(prompts: Prompts, tree: Tree, columns: slice) -> Tensor:

@@ -13,6 +13,7 @@ from agents.language import prompt
 from agents.language.causal import CausalModel
 from agents.language.layout import SlotLayout
 from agents.language.slot import SlotOptions, SlotPolicy, choice_scores, log_probability
+from agents.language.whole import has_full_attention
 from hpbench.errors import InvalidConfiguration
 from hpbench.hyperparameter import KEEP
 
@@ -200,14 +201,35 @@ def test_choices_that_look_the_same_to_the_tokenizer() -> None:
         SlotLayout(["a"], lambda text: [7])
 
 
+def test_models_without_full_attention(tokenizer: Any, observations: list[str]) -> None:
+    """Their probabilities are also those of whole strings; gradients are refused."""
+    import transformers
+
+    small: dict[str, Any] = {"vocab_size": len(tokenizer), "hidden_size": 8, "num_hidden_layers": 2}
+    small |= {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 1, "initializer_range": 0.3}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "intermediate_size": 8}
+        network = transformers.MistralForCausalLM(transformers.MistralConfig(**small, **heads, sliding_window=32))
+    assert not has_full_attention(network)
+    model = CausalModel(network, tokenizer)
+    policy = SlotPolicy(model, SlotOptions(sample=True))
+    # Only what stands at the end matters to a window; a short text keeps the test short.
+    brief = ["\n".join(text.splitlines()[-20:]) for text in observations[1:]]
+    decisions = policy.decide(brief, SEEDS[1:])
+    names = prompt.names_in(brief[1])
+    choices = prompt.read_completion(decisions[1].action, names)
+    np.testing.assert_allclose(decisions[1].probabilities, brute_force(model, brief[1], choices), atol=2e-5)
+    layout = policy.layout(names)
+    with pytest.raises(InvalidConfiguration, match="full attention"):
+        choice_scores(network, layout, model.prompts(brief, layout.longest), torch.tensor([choices] * 2))
+
+
 def test_models_that_do_not_fit(tokenizer: Any, observations: list[str]) -> None:
     import transformers
 
     small = {"vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
-    mistral = transformers.MistralForCausalLM(transformers.MistralConfig(**small, **heads, sliding_window=64))
-    with pytest.raises(InvalidConfiguration, match="decide=generate"):
-        SlotPolicy(CausalModel(mistral, tokenizer))
     llama = transformers.LlamaForCausalLM(transformers.LlamaConfig(**small, **heads, max_position_embeddings=64))
     with pytest.raises(InvalidConfiguration, match="reads 64"):
         SlotPolicy(CausalModel(llama, tokenizer)).decide(observations[:1], [0])
