@@ -17,6 +17,7 @@ from agents.language.prompt import names_in, read_completion
 from agents.language.slot import SlotPolicy
 from agents.training.examples import pool_rows
 from agents.training.recipes import Recipe
+from hpbench.errors import InvalidConfiguration
 from hpbench.hyperparameter import KEEP
 
 BATCH = 16
@@ -48,7 +49,11 @@ def read_states(folder: Path, split: str, recipe: Recipe) -> list[State]:
     Raises:
         InvalidConfiguration: as :func:`~agents.training.examples.pool_rows`.
     """
-    rows = pool_rows(folder, split, recipe.label.rule(), recipe.show.rendering(), form="messages")
+    rows = pool_rows(
+        folder, split, recipe.label.rule(), recipe.show.rendering(), form="messages", without=recipe.without
+    )
+    if not rows:
+        raise InvalidConfiguration(f"without {sorted(recipe.without)} nothing is left of the split {split!r}")
     return [
         State(
             row["prompt"][-1]["content"],

@@ -7,7 +7,7 @@ continuations as the recorded branches, so a completion that was recorded gains 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ class LivePool:
         shards: how many of its shards are lived through again, the first ones.
         rule: whose horizon and source gains are measured by.
         rendering: what prompts show.
+        without: tasks whose states are left out.
         progress: called with the number of shards that are done.
 
     Raises:
@@ -69,6 +70,7 @@ class LivePool:
         shards: int,
         rule: LabelRule | None = None,
         rendering: Rendering | None = None,
+        without: Collection[str] = (),
         progress: Progress = lambda done: None,
     ) -> None:
         self.settings, self.rule = load_settings(collection / SETTINGS_FILE), LabelRule() if rule is None else rule
@@ -81,6 +83,8 @@ class LivePool:
             texts = {(row["episode"], row["decision"]): row["text"] for row in tables["states"]}
             for batch, row in replay.kept:
                 episode, decision = row["episode"], row["decision"]
+                if row["base"] in without:
+                    continue
                 unit = units[row["base"], row["learner"]]
                 self.states.append(Alive(episode, decision, rendering(texts[episode, decision]), batch, unit))
             progress(float(shard.index + 1))

@@ -55,7 +55,7 @@ def train_ppo(recipe: PpoRecipe, start: str, collection: Path, folder: Path, say
     held_out = HeldOut(read_states(collection, "validation", recipe), recipe.evaluation_states)
     if settle(recipe, folder, model=start, collection=str(collection)) and is_over(folder):
         return outcome(folder, recipe.best)
-    pool = LivePool(collection, recipe.shards, recipe.label.rule(), recipe.show.rendering())
+    pool = LivePool(collection, recipe.shards, recipe.label.rule(), recipe.show.rendering(), recipe.without)
     if len(pool.states) < recipe.batch:
         raise InvalidConfiguration(f"{len(pool.states)} states are no batch of {recipe.batch}: take more shards")
     say(f"{len(pool.states)} states alive, {len(held_out.states)} held out")

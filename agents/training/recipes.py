@@ -67,6 +67,7 @@ class Recipe(BaseModel):
         weight_decay: of AdamW.
         evaluate_every: steps between evaluations on the split ``validation``, and between checkpoints.
         device: ``auto`` takes a GPU if there is one. Weights and moments are float32; a GPU computes in bfloat16.
+        without: tasks that are left out, of both splits, such as ``classic/acrobot``: to test on them later.
         label: how gains become labels.
         show: what prompts show.
     """
@@ -82,6 +83,7 @@ class Recipe(BaseModel):
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     evaluate_every: Count
     device: str = "auto"
+    without: list[str] = []
     label: Labelling = Labelling()
     show: Showing = Showing()
 

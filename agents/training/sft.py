@@ -87,6 +87,7 @@ def _examples(recipe: SftRecipe, collection: Path, split: str, policy: SlotPolic
         form="messages",
         keep_share=recipe.keep_share,
         seed=recipe.seed,
+        without=recipe.without,
     )
     found = []
     for row in rows:

@@ -166,6 +166,18 @@ def test_trajectories_are_those_of_the_collection(collection: Path, tokenizer: A
         assert part.endswith("answer:\n" + completion(row["choices"], names))
 
 
+def test_tasks_can_be_left_out(collection: Path, tokenizer: Any) -> None:
+    def count(*without: str) -> int:
+        return len(read_sequences(collection, "train", tokenizer, 64, Rendering(), without))
+
+    recorded = [row["base"] for row in read_rows(collection, "states", "train")]
+    assert count("classic/acrobot") == recorded.count("classic/cartpole") < count() == len(recorded)
+    recipe = read_recipe(SftRecipe, changes={"without": ["classic/acrobot"]})
+    assert all("task classic/cartpole" in state.observation for state in read_states(collection, "train", recipe))
+    with pytest.raises(InvalidConfiguration, match="nothing is left of the split 'train'"):
+        count(*set(recorded))
+
+
 # -- pretraining -------------------------------------------------------------------------------------------------------
 
 
