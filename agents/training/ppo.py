@@ -179,6 +179,12 @@ def _keeper(recipe: PpoRecipe, held_out: HeldOut, tokenizer: Any, folder: Path, 
             say(f"step {state.global_step} of {state.max_steps}: {', '.join(words)}")
             if state.global_step % recipe.evaluate_every and state.global_step != state.max_steps:
                 return
+            self._measure(state, model)
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
+            self._measure(state, model)  # the start may be the best there is
+
+        def _measure(self, state: Any, model: Any) -> None:
             policy = model.policy
             found = held_out.measure(policy, tokenizer)
             model.train()
