@@ -155,7 +155,7 @@ def run_rows(
             run = runs[row["episode"]]
             text = (Rendering() if rendering is None else rendering)(row["text"])
             run["prompts"].append(prompt(text))
-            run["completions"].append(answer(completion(row["choices"], _hot_names(text, row["learner"]))))
+            run["completions"].append(answer(completion(row["choices"], hot_names(text, row["learner"]))))
             run["exact"].append(row["exact"])
             run["copied"].append(bool(row["copied_from"]))
     return list(runs.values())

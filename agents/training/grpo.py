@@ -67,11 +67,14 @@ def train_grpo(recipe: GrpoRecipe, start: str, collection: Path, folder: Path, s
     Raises:
         MissingExtra: if a package is not installed.
         InvalidConfiguration: if there is no such model, the collection lacks branch sets or has some of different
-            sizes, or the folder holds something else.
+            sizes or fewer than a batch, or the folder holds something else.
     """
     require_trl()
     model, tokenizer = load_start(start, recipe)
     pool = BranchPool(read_states(collection, "train", recipe), recipe.clip)
+    if len(pool.states) < recipe.batch:
+        # The trainer would take no step at all.
+        raise InvalidConfiguration(f"{len(pool.states)} states are no batch of {recipe.batch}: make the batch smaller")
     given = arguments(recipe, folder, recipe.best)
     given |= {key: given[key] * pool.size for key in given if key.endswith("_batch_size")}
     held_out = HeldOut(read_states(collection, "validation", recipe), recipe.evaluation_states)
@@ -105,7 +108,7 @@ def train_grpo(recipe: GrpoRecipe, start: str, collection: Path, folder: Path, s
             rollout_func=pool.rollout(tokenizer),
             callbacks=[narrator(say), entropy_floor(recipe.entropy_floor, say)],
         )
-        return run_trainer(trainer, recipe, tokenizer, folder, recipe.best)
+        return run_trainer(trainer, recipe, tokenizer, start, folder, recipe.best)
 
 
 class BranchPool:

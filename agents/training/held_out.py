@@ -17,6 +17,7 @@ from agents.language.prompt import names_in, read_completion
 from agents.language.slot import SlotPolicy
 from agents.training.examples import pool_rows
 from agents.training.recipes import Recipe
+from hpbench.errors import InvalidConfiguration
 from hpbench.hyperparameter import KEEP
 
 BATCH = 16
@@ -48,7 +49,11 @@ def read_states(folder: Path, split: str, recipe: Recipe) -> list[State]:
     Raises:
         InvalidConfiguration: as :func:`~agents.training.examples.pool_rows`.
     """
-    rows = pool_rows(folder, split, recipe.label.rule(), recipe.show.rendering(), form="messages")
+    rows = pool_rows(
+        folder, split, recipe.label.rule(), recipe.show.rendering(), form="messages", without=recipe.without
+    )
+    if not rows:
+        raise InvalidConfiguration(f"without {sorted(recipe.without)} nothing is left of the split {split!r}")
     return [
         State(
             row["prompt"][-1]["content"],
@@ -73,16 +78,22 @@ def sequence_logs(model: Any, prompts: Sequence[Sequence[int]], answers: Sequenc
     """Log-probability of each answer after its prompt, by the model's own, whole softmax: float32 ``[rows]``."""
     device = next(model.parameters()).device
     rows = [torch.tensor([*prompt, *answer]) for prompt, answer in zip(prompts, answers, strict=True)]
-    # On the right, behind everything that counts, padding is seen by nobody.
-    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)
-    valid = torch.zeros_like(ids)
-    read = torch.zeros_like(ids, dtype=torch.bool)
-    for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        valid[i, : len(prompt) + len(answer)] = 1
-        read[i, len(prompt) : len(prompt) + len(answer)] = True
-    logits = model(input_ids=ids, attention_mask=valid, use_cache=False).logits[:, :-1].float()
-    logs = logits.log_softmax(dim=-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
-    return torch.where(read[:, 1:], logs, 0.0).sum(dim=1)
+    # Padded on the left, all answers end in the last column, and only their logits are computed.
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_side="left")
+    valid, width = torch.zeros_like(ids), max(map(len, answers))
+    read = torch.zeros(len(rows), width, dtype=torch.bool)
+    for i, (row, answer) in enumerate(zip(rows, answers, strict=True)):
+        valid[i, ids.shape[1] - len(row) :] = 1
+        read[i, width - len(answer) :] = True
+    ids, valid, read = ids.to(device), valid.to(device), read.to(device)
+    positions = (valid.cumsum(dim=1) - 1).clamp(min=0)
+    logits = (
+        model(input_ids=ids, attention_mask=valid, position_ids=positions, use_cache=False, logits_to_keep=width + 1)
+        .logits[:, :-1]
+        .float()
+    )
+    logs = logits.log_softmax(dim=-1).gather(-1, ids[:, -width:, None]).squeeze(-1)
+    return torch.where(read, logs, 0.0).sum(dim=1)
 
 
 @torch.no_grad()

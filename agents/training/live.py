@@ -1,4 +1,4 @@
-"""Branches on demand: the training states of a collection, brought back to life, and what any update really gains there.
+"""Branches on demand: training states of a collection, brought back to life, and what any update really gains there.
 
 A shard follows from the settings of its collection, so its meta-episodes can be lived through again, bit for bit on the
 same platform. The states that were branched then are kept, and from them any completion can be tried: under the same
@@ -7,9 +7,10 @@ continuations as the recorded branches, so a completion that was recorded gains 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,7 @@ class LivePool:
         shards: how many of its shards are lived through again, the first ones.
         rule: whose horizon and source gains are measured by.
         rendering: what prompts show.
+        without: tasks whose states are left out.
         progress: called with the number of shards that are done.
 
     Raises:
@@ -68,6 +70,7 @@ class LivePool:
         shards: int,
         rule: LabelRule | None = None,
         rendering: Rendering | None = None,
+        without: Collection[str] = (),
         progress: Progress = lambda done: None,
     ) -> None:
         self.settings, self.rule = load_settings(collection / SETTINGS_FILE), LabelRule() if rule is None else rule
@@ -79,9 +82,11 @@ class LivePool:
             tables = replay.collect()["train"]
             texts = {(row["episode"], row["decision"]): row["text"] for row in tables["states"]}
             for batch, row in replay.kept:
-                place = (row["episode"], row["decision"])
+                episode, decision = row["episode"], row["decision"]
+                if row["base"] in without:
+                    continue
                 unit = units[row["base"], row["learner"]]
-                self.states.append(Alive(*place, rendering(texts[place]), batch, unit))
+                self.states.append(Alive(episode, decision, rendering(texts[episode, decision]), batch, unit))
             progress(float(shard.index + 1))
         if not self.states:
             raise InvalidConfiguration("these shards have no branched states: take more, or collect with branches")
@@ -138,7 +143,7 @@ class _Replay(ShardRun):
     """Lives through a shard again and, in place of branching states, keeps them."""
 
     @property
-    def kept(self) -> list[tuple[EpisodeBatch, Mapping[str, object]]]:
+    def kept(self) -> list[tuple[EpisodeBatch, Mapping[str, Any]]]:
         """Training states and their rows."""
         return [(batch, row) for batch, _, row in self._held["train"]]
 

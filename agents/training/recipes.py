@@ -67,6 +67,7 @@ class Recipe(BaseModel):
         weight_decay: of AdamW.
         evaluate_every: steps between evaluations on the split ``validation``, and between checkpoints.
         device: ``auto`` takes a GPU if there is one. Weights and moments are float32; a GPU computes in bfloat16.
+        without: tasks that are left out, of both splits, such as ``classic/acrobot``: to test on them later.
         label: how gains become labels.
         show: what prompts show.
     """
@@ -82,6 +83,7 @@ class Recipe(BaseModel):
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     evaluate_every: Count
     device: str = "auto"
+    without: list[str] = []
     label: Labelling = Labelling()
     show: Showing = Showing()
 
@@ -161,6 +163,31 @@ class GrpoRecipe(TunedRecipe):
     clip: Positive = 5.0
     entropy: Annotated[float, Field(ge=0.0)] = 0.0
     entropy_floor: Annotated[float, Field(ge=0.0)] = 0.02
+
+    @property
+    def best(self) -> Literal["gain"]:
+        """The checkpoint that is kept: of the largest gain."""
+        return "gain"
+
+
+class PpoRecipe(TunedRecipe):
+    """Of ``hpbench train ppo``.
+
+    Args:
+        shards: of the collection whose states are lived through again, to be branched.
+        epochs: over the decisions of a step.
+        kl: weight of the divergence from the model that it starts from, per token.
+        clip: rewards, in units of noise, are cut at plus and minus this.
+        penalty: of text that is no completion, in the same units.
+    """
+
+    stage: ClassVar[str] = "ppo"
+
+    shards: Count = 8
+    epochs: Annotated[int, Field(ge=2)] = 4
+    kl: Annotated[float, Field(ge=0.0)] = 0.05
+    clip: Positive = 5.0
+    penalty: Annotated[float, Field(ge=0.0)] = 5.0
 
     @property
     def best(self) -> Literal["gain"]:

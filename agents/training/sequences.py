@@ -6,7 +6,7 @@ learns what each update does to a run, and how runs go, good and bad; which upda
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agents.language.prompt import completion, plain
-from agents.training.examples import hot_names
+from agents.training.examples import run_rows
 from agents.training.rendering import Rendering
-from agents.training.schema import read_rows
+from hpbench.errors import InvalidConfiguration
 
 Ids = NDArray[np.int32]
-
-_COLUMNS = ("episode", "decision", "learner", "text", "choices", "copied_from")
 
 
 class Sequences:
@@ -73,8 +70,10 @@ class Sequences:
         return torch.from_numpy(rows)
 
 
-def read_sequences(folder: Path, split: str, tokenizer: Any, length: int, rendering: Rendering) -> Sequences:
-    """The trajectories of one split. Where a member became a copy of another one, its trajectory begins anew.
+def read_sequences(
+    folder: Path, split: str, tokenizer: Any, length: int, rendering: Rendering, without: Collection[str] = ()
+) -> Sequences:
+    """The trajectories of one split. Where a run became a copy of another one, its trajectory begins anew.
 
     Args:
         folder: of the collection.
@@ -82,23 +81,23 @@ def read_sequences(folder: Path, split: str, tokenizer: Any, length: int, render
         tokenizer: what makes tokens; it has a padding token and an end token.
         length: tokens per row.
         rendering: what prompts show.
+        without: tasks whose runs are left out.
 
     Raises:
-        InvalidConfiguration: if the collection has no such split.
+        InvalidConfiguration: if the collection has no such split, or nothing is left of it.
     """
-    states = read_rows(folder, "states", split, _COLUMNS)
-    states.sort(key=lambda row: (row["episode"], row["decision"]))
-    texts = [rendering(row["text"]) for row in states]
-    answers = [
-        completion(row["choices"], hot_names(text, row["learner"])) for row, text in zip(states, texts, strict=True)
-    ]
-    prompts = tokenizer([plain(text) for text in texts])["input_ids"]
-    completions = tokenizer(answers, add_special_tokens=False)["input_ids"]
+    runs = [run for run in run_rows(folder, split, rendering, without=without) if run["prompts"]]
+    if not runs:
+        raise InvalidConfiguration(f"without {sorted(without)} nothing is left of the split {split!r}")
+    prompts = iter(tokenizer([text for run in runs for text in run["prompts"]])["input_ids"])
+    answers = [text for run in runs for text in run["completions"]]
+    completions = iter(tokenizer(answers, add_special_tokens=False)["input_ids"])
     trajectories: list[list[list[int]]] = []
-    before: Mapping[str, Any] | None = None
-    for row, prompt, answer in zip(states, prompts, completions, strict=True):
-        if before is None or row["episode"] != before["episode"] or before["copied_from"]:
-            trajectories.append([])
-        trajectories[-1].append([*prompt, *answer, tokenizer.eos_token_id])
-        before = row
+    for run in runs:
+        fresh = True
+        for copied in run["copied"]:
+            if fresh:
+                trajectories.append([])
+            trajectories[-1].append([*next(prompts), *next(completions), tokenizer.eos_token_id])
+            fresh = copied
     return Sequences(trajectories, length, tokenizer.pad_token_id)

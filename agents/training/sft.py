@@ -74,7 +74,7 @@ def train_sft(recipe: SftRecipe, start: str, collection: Path, folder: Path, say
             peft_config=adapters(recipe),
             callbacks=[narrator(say)],
         )
-        return run_trainer(trainer, recipe, tokenizer, folder, recipe.best)
+        return run_trainer(trainer, recipe, tokenizer, start, folder, recipe.best)
 
 
 def _examples(recipe: SftRecipe, collection: Path, split: str, policy: SlotPolicy) -> list[dict[str, Any]]:
@@ -87,6 +87,7 @@ def _examples(recipe: SftRecipe, collection: Path, split: str, policy: SlotPolic
         form="messages",
         keep_share=recipe.keep_share,
         seed=recipe.seed,
+        without=recipe.without,
     )
     found = []
     for row in rows:

@@ -58,7 +58,7 @@ def train_tiny(recipe: TinyRecipe, collection: Path, folder: Path, say: Say = la
     model = make_model(recipe.size, tokenizer, recipe.seed)
     rendering = recipe.show.rendering()
     data = {
-        split: read_sequences(collection, split, tokenizer, recipe.length, rendering)
+        split: read_sequences(collection, split, tokenizer, recipe.length, rendering, recipe.without)
         for split in ("train", "validation")
     }
     settle(recipe, folder, collection=str(collection))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 train = typer.Typer(
     no_args_is_help=True,
     help="Train a language model to control hyperparameters, from a collection of hpbench collect: "
-    "tiny, then sft, then grpo.",
+    "tiny, then sft, then grpo or ppo.",
 )
 
 Collection = Annotated[Path, typer.Argument(help="Folder of a collection, as hpbench collect makes it.")]
@@ -137,6 +137,43 @@ def grpo(
     from agents.training.grpo import train_grpo
 
     _finish(train_grpo(settings, model, collection, output, _say(quiet)), _run(model, output, settings.lora.rank))
+
+
+@train.command()
+def ppo(
+    model: Start,
+    collection: Collection,
+    output: Annotated[Path, typer.Option(help="Folder of the training run.")] = Path("ppo"),
+    recipe: RecipeFile = None,
+    shards: Annotated[int | None, typer.Option(min=1, help="Shards whose states are brought back to life.")] = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    learning_rate: Rate = None,
+    seed: Seed = None,
+    device: Device = None,
+    show: Show = False,
+    quiet: Quiet = False,
+) -> None:
+    """Improve a model by trying what it writes (TRL's PPOTrainer).
+
+    States of the collection are brought back to life. Whatever the model answers is
+    tried there, on copies that really train; the reward is the gain over a copy that
+    keeps everything, in units of its noise. Begins anew if interrupted.
+
+    \b
+    hpbench train ppo sft/best collected --output ppo
+    hpbench run --agent hf:ppo/best --suite classic-small-v0
+    """
+    from agents.training.recipes import PpoRecipe, dump_recipe, read_recipe
+
+    changes = {"shards": shards, "steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
+    settings = read_recipe(PpoRecipe, recipe, _given(changes, device))
+    if show:
+        typer.echo(dump_recipe(settings), nl=False)
+        return
+    from agents.training.ppo import train_ppo
+
+    _finish(train_ppo(settings, model, collection, output, _say(quiet)), _run(model, output, 0))
 
 
 def _given(changes: dict[str, Any], device: str | None) -> dict[str, Any]:

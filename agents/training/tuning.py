@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -108,6 +108,7 @@ def arguments(recipe: TunedRecipe, folder: Path, best: str) -> dict[str, Any]:
         "activation_checkpointing": False,
         "gradient_checkpointing": None,  # TRL would set the old name, too
         "eval_strategy": "steps",
+        "eval_on_start": recipe.lora.rank == 0,
         "eval_steps": every,
         "save_strategy": "steps",
         "save_steps": every,
@@ -208,11 +209,14 @@ def calm() -> Iterator[None]:
             del os.environ["TRL_EXPERIMENTAL_SILENCE"]
 
 
-def run_trainer(trainer: Any, recipe: TunedRecipe, tokenizer: Any, folder: Path, best: str) -> Trained:
-    """Train to the end, from the last checkpoint if there is one; keep the best."""
+def run_trainer(trainer: Any, recipe: TunedRecipe, tokenizer: Any, start: str, folder: Path, best: str) -> Trained:
+    """Train to the end, from the last checkpoint if there is one; keep the best, which may be the start itself."""
     trainer.remove_callback(load_transformers().PrinterCallback)  # there is a narrator
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    history = trainer.state.log_history
     model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+    if best_step(history, best) == 0:
+        model = load_start(start, recipe)[0]
     if recipe.lora.rank:
         shutil.rmtree(folder / BEST, ignore_errors=True)
         model.save_pretrained(folder / BEST)
@@ -222,7 +226,7 @@ def run_trainer(trainer: Any, recipe: TunedRecipe, tokenizer: Any, folder: Path,
     else:
         save_model(model, tokenizer, folder / BEST)
     # The log comes last: where it is, training is over.
-    write_atomically(folder / LOG, "".join(json.dumps(line) + "\n" for line in trainer.state.log_history))
+    write_atomically(folder / LOG, "".join(json.dumps(line) + "\n" for line in history))
     return outcome(folder, best)
 
 
@@ -231,14 +235,21 @@ def is_over(folder: Path) -> bool:
     return (folder / LOG).exists()
 
 
+def best_step(history: Sequence[Mapping[str, Any]], best: str) -> int:
+    """The step with the smallest loss, or the largest of another measure; the earliest of equal ones."""
+    pick = min if best == "loss" else max
+    return int(
+        pick((line for line in history if f"eval_{best}" in line), key=lambda line: line[f"eval_{best}"])["step"]
+    )
+
+
 def outcome(folder: Path, best: str) -> Trained:
     """Of a training run that is over."""
     history = [json.loads(line) for line in (folder / LOG).read_text(encoding="utf-8").splitlines()]
-    pick = min if best == "loss" else max
-    kept = pick((line for line in history if f"eval_{best}" in line), key=lambda line: float(line[f"eval_{best}"]))
+    kept = best_step(history, best)
     found: dict[str, float] = {}
     for line in history:
-        if line["step"] == kept["step"]:
+        if line["step"] == kept:
             found |= {name.removeprefix("eval_"): value for name, value in line.items() if name.startswith("eval_")}
     shown = ("loss", "agreement", "edit_agreement", "keep_rate", "gain", "expected_gain", "slot_entropy")
     return Trained(folder / BEST, history[-1]["step"], {name: found[name] for name in shown if name in found})

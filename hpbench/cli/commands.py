@@ -28,6 +28,7 @@ hpbench report         ranked table, learning curves and schedules as HTML
 \b
 hpbench collect        runs and branch sets as training data
 hpbench dataset        report on it, load, export, push
+hpbench train          a language model: tiny, then sft, then grpo or ppo
 
 [bold]Look around[/bold]
 

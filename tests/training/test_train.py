@@ -16,10 +16,12 @@ from agents.language.layout import SlotLayout
 from agents.language.prompt import CHOICES, SYSTEM, completion, names_in, plain
 from agents.language.slot import SlotPolicy
 from agents.training.architecture import SIZES, make_model, make_tokenizer
-from agents.training.examples import sft_rows
+from agents.training.examples import pool_rows, sft_rows
 from agents.training.grpo import BranchPool, train_grpo, weighted_advantages
 from agents.training.held_out import HeldOut, State, branch_logs, completion_ids, read_states, sequence_logs
-from agents.training.recipes import GrpoRecipe, SftRecipe, TinyRecipe, dump_recipe, read_recipe
+from agents.training.live import LivePool
+from agents.training.ppo import BranchReward, train_ppo
+from agents.training.recipes import GrpoRecipe, PpoRecipe, SftRecipe, TinyRecipe, dump_recipe, read_recipe
 from agents.training.rendering import Rendering
 from agents.training.schema import read_rows
 from agents.training.sequences import Sequences, read_sequences
@@ -62,7 +64,7 @@ def log_of(folder: Path) -> list[dict[str, Any]]:
 # -- recipes -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [TinyRecipe, SftRecipe, GrpoRecipe])
+@pytest.mark.parametrize("kind", [TinyRecipe, SftRecipe, GrpoRecipe, PpoRecipe])
 def test_recipes_come_with_the_package_and_survive_a_file(kind: Any, tmp_path: Path) -> None:
     recipe = read_recipe(kind)
     (tmp_path / "mine.json").write_text(dump_recipe(recipe))
@@ -164,6 +166,18 @@ def test_trajectories_are_those_of_the_collection(collection: Path, tokenizer: A
         assert part.endswith("answer:\n" + completion(row["choices"], names))
 
 
+def test_tasks_can_be_left_out(collection: Path, tokenizer: Any) -> None:
+    def count(*without: str) -> int:
+        return len(read_sequences(collection, "train", tokenizer, 64, Rendering(), without))
+
+    recorded = [row["base"] for row in read_rows(collection, "states", "train")]
+    assert count("classic/acrobot") == recorded.count("classic/cartpole") < count() == len(recorded)
+    recipe = read_recipe(SftRecipe, changes={"without": ["classic/acrobot"]})
+    assert all("task classic/cartpole" in state.observation for state in read_states(collection, "train", recipe))
+    with pytest.raises(InvalidConfiguration, match="nothing is left of the split 'train'"):
+        count(*set(recorded))
+
+
 # -- pretraining -------------------------------------------------------------------------------------------------------
 
 
@@ -249,7 +263,7 @@ def test_two_steps_of_sft_and_then_of_grpo(collection: Path, tiny: Path, tmp_pat
     assert done.steps == 2
     assert {"loss", "agreement", "keep_rate", "gain", "slot_entropy"} <= set(done.metrics)
     evaluated = [line for line in log_of(tmp_path / "sft") if "eval_loss" in line]
-    assert [line["step"] for line in evaluated] == [1, 2]
+    assert [line["step"] for line in evaluated] == [0, 1, 2]
     assert done.metrics["loss"] == min(line["eval_loss"] for line in evaluated)
     assert any("held out" in line for line in lines)
     before, after = (CausalModel.load(str(path), device="cpu").model for path in (tiny / "best", done.folder))
@@ -268,6 +282,8 @@ def test_two_steps_of_sft_and_then_of_grpo(collection: Path, tiny: Path, tmp_pat
     assert trained[1]["kl"] > 0.0
     assert better.metrics["gain"] == max(line["eval_gain"] for line in log if "eval_gain" in line)
     make_agent(f"hf:{better.folder}")
+    with pytest.raises(InvalidConfiguration, match="make the batch smaller"):
+        train_grpo(recipe.model_copy(update={"batch": 500}), str(done.folder), collection, tmp_path / "other")
 
 
 @other_warnings
@@ -294,6 +310,64 @@ def test_weighted_advantages_are_the_policy_gradient(states: list[State]) -> Non
         BranchPool([*states, uneven], clip)
 
 
+# -- live branches -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pool(collection: Path) -> LivePool:
+    return LivePool(collection, shards=2)
+
+
+def test_states_come_back_to_life_bit_for_bit(collection: Path, pool: LivePool) -> None:
+    """The same observations, and what was tried gains what it gained."""
+    rows = {(row["episode"], row["decision"]): row for row in pool_rows(collection, form="messages")}
+    assert {(state.episode, state.decision) for state in pool.states} == set(rows)
+    for i, state in enumerate(pool.states):
+        row = rows[state.episode, state.decision]
+        assert state.observation == row["prompt"][-1]["content"]
+        answers = [answer[0]["content"] for answer in row["completions"]]
+        assert pool.gains([i] * len(answers), answers) == row["gains"]
+    tried = pool.tried
+    assert pool.gains([0], ["x"]) == [None]
+    assert pool.gains([0], [answers[0]]) == [0.0]
+    assert pool.tried == tried
+
+
+def test_the_environment_as_a_reward_model(pool: LivePool, tiny: Path) -> None:
+    model = CausalModel.load(str(tiny / "best"), device="cpu")
+    prompts = [model.prompt_ids(state.observation) for state in pool.states]
+    reward = BranchReward(pool, prompts, model.tokenizer, clip=2.0, penalty=3.0)
+    names = list(names_in(pool.states[1].observation))
+    update = completion([6] + [3] * (len(names) - 1), names)
+    end = model.tokenizer.eos_token_id
+    rows = [[*prompts[1], *model.plain_ids(update), end], [*prompts[1], 5, end], [*prompts[0], 5, end]]
+    assert [reward.read(row) for row in rows[:1]] == [(1, update)]
+    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+    hidden = reward.branches(input_ids=ids, attention_mask=ids != 0).hidden_states[-1]
+    gain = pool.gains([1], [update])[0]
+    assert gain is not None
+    assert hidden[:, -1, 0].tolist() == pytest.approx([np.clip(gain / pool.states[1].unit, -2.0, 2.0), -3.0, -3.0])
+    with pytest.raises(InvalidConfiguration, match="no prompt of the pool"):
+        reward.read([1, 2, 3])
+
+
+@other_warnings
+def test_two_steps_of_ppo(collection: Path, tiny: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(PpoRecipe, changes=TUNED | {"shards": 1, "epochs": 2, "learning_rate": 0.01})
+    done = train_ppo(recipe, str(tiny / "best"), collection, tmp_path / "ppo")
+    log = log_of(tmp_path / "ppo")
+    assert done.steps == 2
+    trained = [line for line in log if "objective/scores" in line]
+    assert [line["step"] for line in trained] == [1, 2]
+    assert all(-5.0 <= line["objective/scores"] <= 5.0 for line in trained)
+    assert done.metrics["gain"] == max(line["eval_gain"] for line in log if "eval_gain" in line)
+    assert [line["step"] for line in log if "eval_gain" in line] == [0, 1, 2]
+    assert any(line["loss/policy_avg"] != 0.0 for line in trained)
+    assert train_ppo(recipe, str(tiny / "best"), collection, tmp_path / "ppo") == done
+    with pytest.raises(InvalidConfiguration, match="take more shards"):
+        train_ppo(recipe.model_copy(update={"batch": 500}), str(tiny / "best"), collection, tmp_path / "other")
+
+
 # -- the command line --------------------------------------------------------------------------------------------------
 
 
@@ -313,7 +387,8 @@ def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_help_and_show(shell: Any) -> None:
-    for command in ("tiny", "sft", "grpo"):
+    assert "hpbench train" in shell("--help")
+    for command in ("tiny", "sft", "grpo", "ppo"):
         assert command in shell("train", "--help")
         assert f"hpbench train {command}" in shell("train", command, "--help")
     shown = json.loads(shell("train", "tiny", "somewhere", "--show", "--size", "10M", "--seed", 0))
@@ -347,6 +422,7 @@ def test_mistakes(shell: Any, arguments: list[str], message: str) -> None:
 
 def test_without_trl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("agents.training.tuning.find_spec", lambda name: None if name == "trl" else object())
-    for train, recipe in ((train_sft, read_recipe(SftRecipe)), (train_grpo, read_recipe(GrpoRecipe))):
+    stages: list[tuple[Any, Any]] = [(train_sft, SftRecipe), (train_grpo, GrpoRecipe), (train_ppo, PpoRecipe)]
+    for train, kind in stages:
         with pytest.raises(MissingExtra, match=r"'trl' is not installed. Run: pip install \"hpbench\[training\]\""):
-            train(recipe, "model", tmp_path, tmp_path)  # type: ignore[operator]
+            train(read_recipe(kind), "model", tmp_path, tmp_path)
