@@ -287,6 +287,16 @@ def test_two_steps_of_sft_and_then_of_grpo(collection: Path, tiny: Path, tmp_pat
 
 
 @other_warnings
+def test_grpo_comes_to_prefer_branches_that_gained(
+    collection: Path, tiny: Path, states: list[State], tmp_path: Path
+) -> None:
+    changes = TUNED | {"steps": 15, "evaluate_every": 15, "batch": len(states), "learning_rate": 0.01, "kl": 0.0}
+    train_grpo(read_recipe(GrpoRecipe, changes=changes), str(tiny / "best"), collection, tmp_path)
+    rewards = [line["expected_reward"] for line in log_of(tmp_path) if "expected_reward" in line]
+    assert rewards[-1] > rewards[0] + 0.3
+
+
+@other_warnings
 def test_adapters(collection: Path, tiny: Path, tmp_path: Path) -> None:
     recipe = read_recipe(SftRecipe, changes=TUNED | {"keep_share": None, "lora": {"rank": 2}})
     done = train_sft(recipe, str(tiny / "best"), collection, tmp_path)
