@@ -1,10 +1,10 @@
 """Small Llama-style models and their own tokenizer, made from nothing.
 
 The tokenizer reads what a small model can use and drops the rest. Raw numbers go: each stands before its level, and the
-level ``[NN]`` is one token. So do bounds, the transitions in full, the number of a task's variant, and the constant
-part of the prompt. What is left of a state is some 140 tokens. Names of tasks and hyperparameters are one token each,
-and so are the multipliers; in the completion, a hyperparameter takes three tokens: the key with all that surrounds it,
-the multiplier, and what closes it. Completions decode to themselves, character for character.
+level ``[NN]`` is one token. So do bounds, the transitions in full, the number of a task's variant, line breaks, and the
+constant part of the prompt. What is left of a state is some 90 tokens. Names of tasks and hyperparameters are one token
+each, and so are the multipliers; in the completion, a hyperparameter takes three tokens: the key with all that
+surrounds it, the multiplier, and what closes it. Completions decode to themselves, character for character.
 
 It is saved as an ordinary ``PreTrainedTokenizerFast``: loading it takes no code of this package.
 """
@@ -65,7 +65,6 @@ _PIECES = (
     r'",',
     r'"\}',
     r"\[[0-9][0-9]\]",
-    r"\n",
     r"[^\s\"\[\]{}]+",
     r"\S",
 )
@@ -86,14 +85,12 @@ def make_tokenizer(words: Iterable[str] = ()) -> Any:
     vocabulary = {word: i for i, word in enumerate(dict.fromkeys([*_vocabulary(), *words]))}
     raw = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     raw.normalizer = normalizers.Sequence(
-        [normalizers.Replace(f"{SYSTEM}\n\n", "")]
-        + [normalizers.Replace(Regex(pattern), "") for pattern in _DROPPED]
-        + [normalizers.Replace(Regex(r"\n\n+"), "\n")]
+        [normalizers.Replace(f"{SYSTEM}\n\n", "")] + [normalizers.Replace(Regex(pattern), "") for pattern in _DROPPED]
     )
     raw.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex("|".join(_PIECES)), "isolated"),
-            pre_tokenizers.Split(Regex("^ +$"), "removed"),
+            pre_tokenizers.Split(Regex(r"^\s+$"), "removed"),
         ]
     )
     raw.decoder = decoders.Fuse()
@@ -144,7 +141,7 @@ def make_model(size: str, tokenizer: Any, seed: int = 0) -> Any:
 
 def _vocabulary() -> list[str]:
     """All words that texts of the installed tasks and learners have."""
-    words = [PAD, BEGIN, END, UNKNOWN, "\n", *(f"[{level:02d}]" for level in range(100)), *CHOICES, '",', '"}']
+    words = [PAD, BEGIN, END, UNKNOWN, *(f"[{level:02d}]" for level in range(100)), *CHOICES, '",', '"}']
     words += ["-", "?", CUE, "task", "hidden", "learner", "update", "keep", "effect", "feedback:", *"123456789"]
     names: list[str] = []
     for learner in sorted(learners.LEARNERS):
