@@ -183,6 +183,8 @@ class HyperparameterSpace(Mapping[str, Hyperparameter]):
         self._items = {item.name: item for item in items}
         if len(self._items) != len(items):
             raise InvalidConfiguration("hyperparameter names must be unique")
+        self.bounds = tuple((item.name, item.low, item.high) for item in items)
+        """Name, low and high of each, in order."""
 
     def __getitem__(self, name: str) -> Hyperparameter:
         try:

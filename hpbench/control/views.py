@@ -76,11 +76,11 @@ class BatchView:
         """The current observations, one per member."""
         frame, snippet = self._frame()
         if self.options.observation == "vector":
-            return list(frame.vector)
+            return frame.vectors()
         texts = self._render(frame, snippet)
         if self.options.observation == "text":
-            return list(texts)
-        return [{"vector": vector, "text": text} for vector, text in zip(frame.vector, texts, strict=True)]
+            return texts
+        return [{"vector": vector, "text": text} for vector, text in zip(frame.vectors(), texts, strict=True)]
 
     def texts(self) -> list[str]:
         """The current text views, one per member, whatever the ``observation`` option is."""

@@ -152,9 +152,9 @@ class Population(ABC):
             InvalidConfiguration: if a value is outside its bounds or NaN.
         """
         for row in rows:
-            for item, value in zip(self.hyperparameters.values(), row, strict=True):
-                if not item.low <= value <= item.high:
-                    raise InvalidConfiguration(f"{item.name}={value:g} is outside [{item.low}, {item.high}]")
+            for value, (name, low, high) in zip(row, self.hyperparameters.bounds, strict=True):
+                if not low <= value <= high:
+                    raise InvalidConfiguration(f"{name}={value:g} is outside [{low}, {high}]")
         table = self.state["hyperparameters"]
         if self.device.type == "cpu":
             self.array("hyperparameters")[:] = rows

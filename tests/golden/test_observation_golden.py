@@ -138,7 +138,7 @@ def frame_and_view() -> tuple[Schema, np.ndarray, str]:
     frame = schema.encode(raw)
     feedback = ["the last action was cut at the bounds of weight"]
     text = TextView(schema, "real").render(frame, ["classic/cartpole"], [VALUES], snippet, feedback)[0]
-    return schema, frame.vector[0], text
+    return schema, frame.vectors()[0], text
 
 
 def test_text() -> None:

@@ -34,7 +34,7 @@ def encode_one(**values: float) -> np.ndarray:
     raw = np.full((1, len(SCHEMA)), np.nan)
     for name, value in values.items():
         raw[0, SCHEMA.column(name)] = value
-    return SCHEMA.encode(raw).vector[0]
+    return SCHEMA.encode(raw).vectors()[0]
 
 
 def plain(feature: Feature) -> bool:
@@ -105,7 +105,7 @@ def test_vectors_lie_in_the_box() -> None:
     rng = np.random.default_rng(0)
     raw = rng.normal(0.0, 1.0, (50, len(SCHEMA))) * 10.0 ** rng.uniform(-8.0, 8.0, (50, len(SCHEMA)))
     raw[rng.random(raw.shape) < 0.2] = np.nan
-    for vector in SCHEMA.encode(raw).vector:
+    for vector in SCHEMA.encode(raw).vectors():
         assert vector in box
 
 
@@ -131,8 +131,8 @@ def test_encoding_is_the_formula_of_the_schema() -> None:
     assert frame.known == known.tolist()
     np.testing.assert_array_equal(np.array(frame.raw)[known], inside[known])
     np.testing.assert_allclose(frame.scaled, np.where(known, 2.0 * position - 1.0, 0.0), rtol=0, atol=1e-12)
-    assert frame.vector.dtype == np.float32
-    np.testing.assert_array_equal(frame.vector, np.hstack((frame.scaled, known)).astype(np.float32))
+    assert frame.vectors()[0].dtype == np.float32
+    np.testing.assert_array_equal(np.stack(frame.vectors()), np.hstack((frame.scaled, known)).astype(np.float32))
 
 
 def test_values_reads_dict_observations_and_says_what_it_cannot_read() -> None:
