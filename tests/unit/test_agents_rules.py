@@ -54,7 +54,7 @@ def observation_of(values: Mapping[str, float], **features: float) -> Any:
         raw[0, SCHEMA.column(name)] = value
     for name, value in values.items():
         raw[0, SCHEMA.column(f"hp_{name}")] = HYPERPARAMETERS[name].to_unit(value)
-    return SCHEMA.encode(raw).vector[0]
+    return SCHEMA.encode(raw).vectors()[0]
 
 
 class Episode:

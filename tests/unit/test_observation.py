@@ -191,7 +191,7 @@ class Run:
 
 def features_of(runs: list[Run], snippet: Snippet | None = None) -> list[Values]:
     raw = Run.builder.raw([run.history for run in runs], 6, snippet)
-    return [SCHEMA.values(vector) for vector in SCHEMA.encode(raw).vector]
+    return [SCHEMA.values(vector) for vector in SCHEMA.encode(raw).vectors()]
 
 
 def test_before_the_first_segment_only_budget_and_hyperparameters_are_known() -> None:

@@ -50,7 +50,7 @@ def observe(
     for m, row in enumerate(values):
         for name, value in row.items():
             raw[m, single.column(f"hp_{name}")] = spec.hyperparameters[name].to_unit(value)
-    encoded = spec.schema.encode(list(single.encode(raw).vector), standings(scores, running))
+    encoded = spec.schema.encode(single.encode(raw).vectors(), standings(scores, running))
     return {name: o for name, o, alive in zip(spec.members, encoded, running, strict=True) if alive}
 
 
@@ -294,7 +294,7 @@ def test_ranks() -> None:
 def test_the_schema_gives_back_what_was_encoded() -> None:
     schema = make_spec(4).schema
     rows = standings([0.123456, math.nan, -3.0, 7.0], [True, True, True, False])
-    vectors = list(schema.single.encode(np.full((4, len(schema.single)), math.nan)).vector)
+    vectors = schema.single.encode(np.full((4, len(schema.single)), math.nan)).vectors()
     for m, observation in enumerate(schema.encode(vectors, rows)):
         assert observation in schema.box()
         found = schema.standings(observation)
