@@ -342,7 +342,7 @@ def test_a_killed_runner_resumes_to_the_same_bytes(contestants: Any, tmp_path: P
     suite = make_suite(FIVE_TASKS, seeds="100-100")
     (tmp_path / "short.json").write_text(suite.dumps())
     path = os.pathsep.join([str(tmp_path / "modules"), *sys.path])
-    environment = {**os.environ, "PYTHONPATH": path, "PAUSE": "0.4"}
+    environment = {**os.environ, "PYTHONPATH": path, "PAUSE": "1.5"}
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "short.json"), str(tmp_path / "cut")]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
     folder = tmp_path / "cut" / suite.name
