@@ -14,7 +14,6 @@ from importlib.metadata import (
     Distribution,
     PackageNotFoundError,
     distribution,
-    entry_points,
     packages_distributions,
     version,
 )
@@ -29,7 +28,6 @@ Status = Literal["ok", "note", "problem"]
 
 DISTRIBUTION = "hpbench"
 AGENTS_PACKAGE = "agents"
-AGENT_GROUPS = ("hpbench.agents", "hpbench.population_agents")
 _FOR_DEVELOPERS = {"dev", "test"}
 _REINSTALL = "install hpbench again from its source folder: pip install --force-reinstall --no-deps ."
 
@@ -146,7 +144,7 @@ def check_agents_package() -> Check:
     if spec is None or spec.submodule_search_locations is None:
         return Check(name, "problem", f"import {AGENTS_PACKAGE} finds no package", f"To mend it, {_REINSTALL}")
     folders = [Path(folder) for folder in spec.submodule_search_locations]
-    missing = [module for module in _agent_modules() if not any((f / f"{module}.py").is_file() for f in folders)]
+    missing = [module for module in _agent_modules() if not any((f / _file_of(module)).is_file() for f in folders)]
     if missing:
         detail = f"import {AGENTS_PACKAGE} finds {folders[0] if folders else 'nothing'}, without {', '.join(missing)}"
         return Check(name, "problem", detail, "Run from another folder, or take that folder off PYTHONPATH.")
@@ -207,10 +205,14 @@ def _unmet(requirement: Requirement) -> str:
 
 
 def _agent_modules() -> Iterable[str]:
-    """Modules of the agents package that our own entry points name."""
-    prefix = AGENTS_PACKAGE + "."
-    entries = [entry for group in AGENT_GROUPS for entry in entry_points(group=group)]
-    return sorted({entry.module.removeprefix(prefix) for entry in entries if entry.module.startswith(prefix)})
+    """Modules of the agents package that our own entry points name, of whatever group."""
+    prefix, found = AGENTS_PACKAGE + ".", _distribution()
+    modules = {entry.module for entry in found.entry_points} if found else set()
+    return sorted(module.removeprefix(prefix) for module in modules if module.startswith(prefix))
+
+
+def _file_of(module: str) -> str:
+    return module.replace(".", "/") + ".py"
 
 
 def _is_docstring_only(path: Path) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from agents.training.recipes import Trained
+    from agents.training.recipes import AnyRecipe, Trained
 
 train = typer.Typer(
     no_args_is_help=True,
@@ -52,13 +53,10 @@ def tiny(
     hpbench train tiny collected --size 0.8M --steps 2000 --output small
     hpbench train tiny --show collected > my.json     the recipe, to be changed
     """
-    from agents.training.recipes import TinyRecipe, dump_recipe, read_recipe
+    from agents.training.recipes import TinyRecipe
 
     changes = {"size": size, "steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
-    settings = read_recipe(TinyRecipe, recipe, _given(changes, device))
-    if show:
-        typer.echo(dump_recipe(settings), nl=False)
-        return
+    settings = _settings(TinyRecipe, recipe, changes | {"device": device}, show)
     from agents.training.tiny import train_tiny
 
     _finish(train_tiny(settings, collection, output, _say(quiet)), f"hpbench train sft {output / 'best'} {collection}")
@@ -90,14 +88,11 @@ def sft(
     hpbench train sft a/large-model collected --lora 16 --learning-rate 2e-4
     hpbench run --agent hf:sft/best --suite classic-small-v0
     """
-    from agents.training.recipes import SftRecipe, dump_recipe, read_recipe
+    from agents.training.recipes import SftRecipe
 
     changes: dict[str, Any] = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
     changes |= {} if lora is None else {"lora": {"rank": lora}}
-    settings = read_recipe(SftRecipe, recipe, _given(changes, device))
-    if show:
-        typer.echo(dump_recipe(settings), nl=False)
-        return
+    settings = _settings(SftRecipe, recipe, changes | {"device": device}, show)
     from agents.training.sft import train_sft
 
     _finish(train_sft(settings, model, collection, output, _say(quiet)), _run(model, output, settings.lora.rank))
@@ -127,13 +122,10 @@ def grpo(
     hpbench train grpo sft/best collected --output grpo
     hpbench run --agent hf:grpo/best --suite classic-small-v0
     """
-    from agents.training.recipes import GrpoRecipe, dump_recipe, read_recipe
+    from agents.training.recipes import GrpoRecipe
 
     changes = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
-    settings = read_recipe(GrpoRecipe, recipe, _given(changes, device))
-    if show:
-        typer.echo(dump_recipe(settings), nl=False)
-        return
+    settings = _settings(GrpoRecipe, recipe, changes | {"device": device}, show)
     from agents.training.grpo import train_grpo
 
     _finish(train_grpo(settings, model, collection, output, _say(quiet)), _run(model, output, settings.lora.rank))
@@ -164,20 +156,24 @@ def ppo(
     hpbench train ppo sft/best collected --output ppo
     hpbench run --agent hf:ppo/best --suite classic-small-v0
     """
-    from agents.training.recipes import PpoRecipe, dump_recipe, read_recipe
+    from agents.training.recipes import PpoRecipe
 
     changes = {"shards": shards, "steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
-    settings = read_recipe(PpoRecipe, recipe, _given(changes, device))
-    if show:
-        typer.echo(dump_recipe(settings), nl=False)
-        return
+    settings = _settings(PpoRecipe, recipe, changes | {"device": device}, show)
     from agents.training.ppo import train_ppo
 
     _finish(train_ppo(settings, model, collection, output, _say(quiet)), _run(model, output, 0))
 
 
-def _given(changes: dict[str, Any], device: str | None) -> dict[str, Any]:
-    return {name: value for name, value in (changes | {"device": device}).items() if value is not None}
+def _settings(kind: type[AnyRecipe], recipe: Path | None, changes: Mapping[str, Any], show: bool) -> AnyRecipe:
+    """The recipe in force. To be shown only, it is printed, and the command is over."""
+    from agents.training.recipes import dump_recipe, read_recipe
+
+    settings = read_recipe(kind, recipe, {name: value for name, value in changes.items() if value is not None})
+    if show:
+        typer.echo(dump_recipe(settings), nl=False)
+        raise typer.Exit
+    return settings
 
 
 def _say(quiet: bool) -> Any:

@@ -40,7 +40,9 @@ def pretend_agents(
 
 def own_folder(tmp_path: Path, init: str = OWN) -> Path:
     for module in doctor._agent_modules():
-        (tmp_path / f"{module}.py").write_text("")
+        path = tmp_path / doctor._file_of(module)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("")
     (tmp_path / "__init__.py").write_text(init)
     return tmp_path
 
@@ -89,11 +91,11 @@ def test_a_folder_that_hides_the_agents(tmp_path: Path, monkeypatch: pytest.Monk
     assert "kl_adaptive" in check.detail
 
 
-@pytest.mark.parametrize("module", ["decay", "pbt"])
+@pytest.mark.parametrize("module", ["decay", "pbt", "language.schemes", "training.commands"])
 def test_an_agent_that_is_missing(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of either kind: those of one run, and those of the population game."""
+    """Of any kind: agents of one run and of the population game, language models, commands that train them."""
     folder = own_folder(tmp_path)
-    (folder / f"{module}.py").unlink()
+    (folder / doctor._file_of(module)).unlink()
     check = pretend_agents(monkeypatch, folder)
     assert check.status == "problem"
     assert check.detail.endswith(f"without {module}")
