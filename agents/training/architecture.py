@@ -6,6 +6,9 @@ constant part of the prompt. What is left of a state is some 90 tokens. Names of
 each, and so are the multipliers; in the completion, a hyperparameter takes three tokens: the key with all that
 surrounds it, the multiplier, and what closes it. Completions decode to themselves, character for character.
 
+A task that the tokenizer was not made for is the unknown word, and so is a hidden task's name. Training shows that
+word, too, in place of some tasks' names, so such tasks are not met unprepared.
+
 It is saved as an ordinary ``PreTrainedTokenizerFast``: loading it takes no code of this package.
 """
 
@@ -70,11 +73,12 @@ _PIECES = (
 )
 
 
-def make_tokenizer(words: Iterable[str] = ()) -> Any:
-    """The tokenizer, for all tasks and learners that are installed.
+def make_tokenizer(words: Iterable[str] = (), known: Iterable[str] | None = None) -> Any:
+    """The tokenizer, for all learners that are installed.
 
     Args:
         words: more words that are to be one token each.
+        known: base tasks that have a name; None: all that are installed.
 
     Raises:
         MissingExtra: if transformers is not installed.
@@ -82,7 +86,8 @@ def make_tokenizer(words: Iterable[str] = ()) -> Any:
     transformers = load_transformers()
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-    vocabulary = {word: i for i, word in enumerate(dict.fromkeys([*_vocabulary(), *words]))}
+    names = sorted(tasks.task_ids() if known is None else known)
+    vocabulary = {word: i for i, word in enumerate(dict.fromkeys([*_vocabulary(), *names, *words]))}
     raw = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     raw.normalizer = normalizers.Sequence(
         [normalizers.Replace(f"{SYSTEM}\n\n", "")] + [normalizers.Replace(Regex(pattern), "") for pattern in _DROPPED]
@@ -142,7 +147,7 @@ def make_model(size: str, tokenizer: Any, seed: int = 0) -> Any:
 def _vocabulary() -> list[str]:
     """All words that texts of the installed tasks and learners have."""
     words = [PAD, BEGIN, END, UNKNOWN, *(f"[{level:02d}]" for level in range(100)), *CHOICES, '",', '"}']
-    words += ["-", "?", CUE, "task", "hidden", "learner", "update", "keep", "effect", "feedback:", *"123456789"]
+    words += ["-", "?", CUE, "task", "learner", "update", "keep", "effect", "feedback:", *"123456789"]
     names: list[str] = []
     for learner in sorted(learners.LEARNERS):
         space = learners.make(learner).hyperparameters
@@ -150,4 +155,4 @@ def _vocabulary() -> list[str]:
         words += [feature.label or feature.name for feature in Schema(learner, space).features]
         names += [*shown_names(space, "real").values(), *shown_names(space, "anonymous").values()]
     words += [*TRENDS, *names, *(f'{opening}"{name}": "' for name in names for opening in "{ ")]
-    return words + sorted(tasks.task_ids())
+    return words

@@ -70,7 +70,7 @@ def train_grpo(recipe: GrpoRecipe, start: str, collection: Path, folder: Path, s
             sizes or fewer than a batch, or the folder holds something else.
     """
     require_trl()
-    model, tokenizer = load_start(start, recipe)
+    model, tokenizer = load_start(start, recipe.device, recipe.lora.rank)
     pool = BranchPool(read_states(collection, "train", recipe), recipe.clip)
     if len(pool.states) < recipe.batch:
         # The trainer would take no step at all.

@@ -51,7 +51,7 @@ def train_ppo(recipe: PpoRecipe, start: str, collection: Path, folder: Path, say
             or the folder holds something else.
     """
     require_trl()
-    model, tokenizer = load_start(start, recipe)
+    model, tokenizer = load_start(start, recipe.device, recipe.lora.rank)
     held_out = HeldOut(read_states(collection, "validation", recipe), recipe.evaluation_states)
     if settle(recipe, folder, model=start, collection=str(collection)) and is_over(folder):
         return outcome(folder, recipe.best)
@@ -79,7 +79,7 @@ def train_ppo(recipe: PpoRecipe, start: str, collection: Path, folder: Path, say
             args=ppo.PPOConfig(**_arguments(recipe, folder, longest)),
             processing_class=tokenizer,
             model=model,
-            ref_model=load_start(start, recipe)[0],
+            ref_model=load_start(start, recipe.device, recipe.lora.rank)[0],
             reward_model=BranchReward(pool, prompts, tokenizer, recipe.clip, recipe.penalty),
             value_model=value.to(model.device),
             train_dataset=rows,

@@ -56,8 +56,15 @@ class Showing(BaseModel):
         return Rendering(self.anonymous, self.trends, self.history, self.trajectory)
 
 
-class Recipe(BaseModel):
-    """What all stages have in common.
+class StageRecipe(BaseModel):
+    """Of any stage: ``train_STAGE.toml`` explains it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    stage: ClassVar[str]
+
+
+class Recipe(StageRecipe):
+    """What the stages that learn from a collection have in common.
 
     Args:
         seed: of everything that is random.
@@ -71,9 +78,6 @@ class Recipe(BaseModel):
         label: how gains become labels.
         show: what prompts show.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    stage: ClassVar[str]
 
     seed: Annotated[int, Field(ge=0)] = 0
     steps: Count
@@ -195,7 +199,7 @@ class PpoRecipe(TunedRecipe):
         return "gain"
 
 
-AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
+AnyRecipe = TypeVar("AnyRecipe", bound=StageRecipe)
 
 
 def read_recipe(kind: type[AnyRecipe], path: Path | None = None, changes: Mapping[str, Any] | None = None) -> AnyRecipe:
@@ -227,12 +231,12 @@ def read_recipe(kind: type[AnyRecipe], path: Path | None = None, changes: Mappin
         raise InvalidConfiguration(f"{source}, at {where or 'the top'}: {first['msg']}") from error
 
 
-def dump_recipe(recipe: Recipe, **origins: str) -> str:
+def dump_recipe(recipe: StageRecipe, **origins: str) -> str:
     """The recipe as JSON that :func:`read_recipe` reads back if there are no origins."""
     return json.dumps(recipe.model_dump(mode="json") | origins, indent=1) + "\n"
 
 
-def settle(recipe: Recipe, folder: Path, **origins: str) -> bool:
+def settle(recipe: StageRecipe, folder: Path, **origins: str) -> bool:
     """Note the recipe, and what it is applied to, in the folder of a training run.
 
     Returns:

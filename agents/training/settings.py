@@ -116,7 +116,7 @@ class CollectSettings(BaseModel):
         found = []
         for learner in self.learners:
             for name in self.tasks:
-                found += [(base, learner) for base in _bases(name, learner)]
+                found += [(base, learner) for base in bases(name, learner)]
         if not found:
             raise InvalidConfiguration(f"none of the learners {self.learners} can learn any of the tasks {self.tasks}")
         return list(dict.fromkeys(found))
@@ -212,7 +212,7 @@ def load_settings(path: Path) -> CollectSettings:
         raise InvalidConfiguration(f"Cannot read {str(path)!r}: {error}") from error
 
 
-def _bases(name: str, learner: str) -> list[str]:
+def bases(name: str, learner: str) -> list[str]:
     """The base tasks that a name stands for, as far as the learner can learn them."""
     if "@" in name:
         raise InvalidConfiguration(f"{name!r} is a variant: name the task, {name.partition('@')[0]!r}, or its family")

@@ -50,7 +50,7 @@ def train_sft(recipe: SftRecipe, start: str, collection: Path, folder: Path, say
             else.
     """
     require_trl()
-    model, tokenizer = load_start(start, recipe)
+    model, tokenizer = load_start(start, recipe.device, recipe.lora.rank)
     given = arguments(recipe, folder, recipe.best)
     policy = SlotPolicy(CausalModel(model, tokenizer))
     tables = {split: _examples(recipe, collection, split, policy) for split in ("train", "validation")}

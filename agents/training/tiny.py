@@ -30,8 +30,10 @@ from torch import Tensor
 
 from agents.language.causal import load_transformers
 from agents.training.architecture import UNKNOWN, make_model, make_tokenizer
+from agents.training.collect import SETTINGS_FILE
 from agents.training.recipes import TinyRecipe, Trained, settle
 from agents.training.sequences import Sequences, read_sequences
+from agents.training.settings import load_settings
 from hpbench import tasks
 
 BEST, CHECKPOINT, LOG = "best", "checkpoint.pt", "log.jsonl"
@@ -54,7 +56,8 @@ def train_tiny(recipe: TinyRecipe, collection: Path, folder: Path, say: Say = la
         UnknownName: if there is no such size.
         MissingExtra: if a package is not installed.
     """
-    tokenizer = make_tokenizer()
+    settings = load_settings(collection / SETTINGS_FILE)
+    tokenizer = make_tokenizer(known={base for base, _ in settings.combinations()} - set(recipe.without))
     model = make_model(recipe.size, tokenizer, recipe.seed)
     rendering = recipe.show.rendering()
     data = {

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 train = typer.Typer(
     no_args_is_help=True,
     help="Train a language model to control hyperparameters, from a collection of hpbench collect: "
-    "tiny, then sft, then grpo or ppo.",
+    "tiny, then sft, then grpo or ppo, then multistep.",
 )
 
 Collection = Annotated[Path, typer.Argument(help="Folder of a collection, as hpbench collect makes it.")]
@@ -163,6 +163,44 @@ def ppo(
     from agents.training.ppo import train_ppo
 
     _finish(train_ppo(settings, model, collection, output, _say(quiet)), _run(model, output, 0))
+
+
+@train.command()
+def multistep(
+    model: Start,
+    output: Annotated[Path, typer.Option(help="Folder of the training run; the same again resumes.")] = Path(
+        "multistep"
+    ),
+    recipe: RecipeFile = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Updates of the policy.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Meta-episodes before each update.")] = None,
+    threads: Annotated[int | None, typer.Option(min=0, help="Batches under way at once; 0: by the cores.")] = None,
+    without: Annotated[list[str] | None, typer.Option(help="Task to leave out; may be given several times.")] = None,
+    learning_rate: Rate = None,
+    seed: Seed = None,
+    device: Device = None,
+    show: Show = False,
+    quiet: Quiet = False,
+) -> None:
+    """Improve a model by whole meta-episodes (own PPO with a value model and GAE).
+
+    The model controls complete training runs on training variants, live; an update
+    gets credit for what the score does until the very end. Greedy runs on validation
+    variants decide which model is kept. Needs no collection.
+
+    \b
+    hpbench train multistep sft/best --output multistep
+    hpbench train multistep sft/best --without classic/acrobot --output without-acrobot
+    hpbench run --agent hf:multistep/best --suite classic-small-v0
+    """
+    from agents.training.multistep_recipe import MultistepRecipe
+
+    changes: dict[str, Any] = {"steps": steps, "batch": batch, "threads": threads, "without": without or None}
+    changes |= {"learning_rate": learning_rate, "seed": seed, "device": device}
+    settings = _settings(MultistepRecipe, recipe, changes, show)
+    from agents.training.multistep import train_multistep
+
+    _finish(train_multistep(settings, model, output, _say(quiet)), _run(model, output, 0))
 
 
 def _settings(kind: type[AnyRecipe], recipe: Path | None, changes: Mapping[str, Any], show: bool) -> AnyRecipe:

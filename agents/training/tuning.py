@@ -41,18 +41,23 @@ def require_trl() -> None:
             raise MissingExtra(package, "training")
 
 
-def load_start(path: str, recipe: TunedRecipe) -> tuple[Any, Any]:
+def load_start(path: str, device: str, lora: int = 0) -> tuple[Any, Any]:
     """The model to go on from, and its tokenizer. Weights that are trained are float32.
+
+    Args:
+        path: folder, or name on the hub.
+        device: ``auto`` takes a GPU if there is one.
+        lora: rank of the adapters that will be trained in place of the weights; 0: none.
 
     Raises:
         MissingExtra: if adapters are asked for and PEFT is not installed.
         InvalidConfiguration: if there is no such model.
     """
     transformers = load_transformers()
-    if recipe.lora.rank and find_spec("peft") is None:
+    if lora and find_spec("peft") is None:
         raise MissingExtra("peft", "training")
-    device = choose_device(recipe.device)
-    frozen = recipe.lora.rank > 0 and device.type == "cuda"
+    place = choose_device(device)
+    frozen = lora > 0 and place.type == "cuda"
     try:
         with quiet_bars():
             tokenizer = transformers.AutoTokenizer.from_pretrained(path)
@@ -63,7 +68,7 @@ def load_start(path: str, recipe: TunedRecipe) -> tuple[Any, Any]:
         raise InvalidConfiguration(f"No language model at {path!r}: {error}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return model.to(device), tokenizer
+    return model.to(place), tokenizer
 
 
 def adapters(recipe: TunedRecipe) -> Any:
@@ -216,7 +221,7 @@ def run_trainer(trainer: Any, recipe: TunedRecipe, tokenizer: Any, start: str, f
     history = trainer.state.log_history
     model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
     if best_step(history, best) == 0:
-        model = load_start(start, recipe)[0]
+        model = load_start(start, recipe.device, recipe.lora.rank)[0]
     if recipe.lora.rank:
         shutil.rmtree(folder / BEST, ignore_errors=True)
         model.save_pretrained(folder / BEST)

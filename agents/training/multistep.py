@@ -1,0 +1,404 @@
+"""``hpbench train multistep``: proximal policy optimisation over whole meta-episodes, with credit for what an update
+does many decisions later.
+
+    hpbench train multistep sft/best --output multistep
+    hpbench run --agent hf:multistep/best --suite classic-small-v0
+
+The policy is the slot policy itself, so every decision is valid and its probability is exact. It controls complete
+training runs on training variants of the tasks, from all kinds of starts; the rewards of a run sum to its meta-score.
+Advantages are those of generalised advantage estimation without discount (Schulman et al., 2016), against a value
+model that starts as a copy of the policy with a new head. They are brought to unit variance task by task, so that tasks
+whose scores move little count as much as others. The objective is PPO's (Schulman et al., 2017), with the probability
+ratio of a whole decision.
+
+Every so often the policy controls runs on *validation* variants, once as it is and once greedily; the best model by the
+mean meta-score of the first is kept. An interrupted run goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from agents.language.causal import CausalModel, Prompts
+from agents.language.prompt import completion, names_in, plain, read_completion
+from agents.language.slot import SlotOptions, SlotPolicy, choice_scores
+from agents.training.episodes import Answer, Decide, Episode, Job, Playground
+from agents.training.multistep_recipe import MultistepRecipe
+from agents.training.recipes import Trained, settle
+from agents.training.tiny import BEST, CHECKPOINT, LOG, Say, save_model, schedule
+from agents.training.tuning import load_start
+from hpbench.hyperparameter import KEEP
+from hpbench.seeding import derive_seed
+
+TEST_SEED = 1_000_000
+"""The first seed of validation meta-episodes."""
+
+
+def train_multistep(recipe: MultistepRecipe, start: str, folder: Path, say: Say = lambda line: None) -> Trained:
+    """Train, or go on where it stopped.
+
+    Args:
+        recipe: how.
+        start: model to go on from: a folder, or a name on the hub.
+        folder: of the training run.
+        say: gets lines on the progress.
+
+    Raises:
+        MissingExtra: if transformers is not installed.
+        InvalidConfiguration: if there is no such model, it has layers without full attention, the recipe leaves no
+            task, or the folder holds something else.
+    """
+    recipe.places()
+    model, tokenizer = load_start(start, recipe.device)
+    settle(recipe, folder, model=start)
+    run = _Run(recipe, folder, model, tokenizer)
+    run.resume()
+    run.train(say)
+    return Trained(folder / BEST, run.step, {"score": run.best})
+
+
+class ValueModel(nn.Module):
+    """Expected rewards still to come: a trunk like the policy's, and a linear head on the prompt's last token.
+
+    Args:
+        policy: a causal language model whose trunk is copied.
+    """
+
+    def __init__(self, policy: Any) -> None:
+        super().__init__()
+        base = policy.base_model
+        self.trunk = type(base)(base.config)
+        self.trunk.load_state_dict(base.state_dict())
+        self.head = nn.Linear(base.config.hidden_size, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, prompts: Prompts) -> Tensor:
+        """Float32 ``[members]``."""
+        output = self.trunk(
+            input_ids=prompts.ids,
+            attention_mask=prompts.valid.long(),
+            position_ids=prompts.positions,
+            use_cache=False,
+        )
+        values: Tensor = self.head(output.last_hidden_state[:, -1].float()).squeeze(-1)
+        return values
+
+
+@dataclass
+class _Group:
+    """Decisions of one learner, flattened.
+
+    Args:
+        names: of the hyperparameters, as the observations show them.
+        rows: prompts as token ids.
+        choices: int64 ``[decisions, slots]``.
+        logs: log-probabilities of the decisions when they were made, float32 ``[decisions]``.
+        advantages, returns: float32 ``[decisions]``.
+    """
+
+    names: tuple[str, ...]
+    rows: list[list[int]]
+    choices: Tensor
+    logs: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+
+class _Run:
+    """State of a training run."""
+
+    def __init__(self, recipe: MultistepRecipe, folder: Path, model: Any, tokenizer: Any) -> None:
+        self.recipe, self.folder = recipe, folder
+        self.source = CausalModel(model, tokenizer)
+        self.device = self.source.device
+        if self.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
+        self.sampling = SlotPolicy(self.source, SlotOptions(sample=True))
+        self.greedy = SlotPolicy(self.source)
+        self.value = ValueModel(model).to(self.device)
+        self.optimisers = [
+            torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=recipe.weight_decay)
+            for module, rate in ((model, recipe.learning_rate), (self.value, recipe.value_learning_rate))
+        ]
+        self.step, self.jobs, self.best = 0, 0, -float("inf")
+
+    def train(self, say: Say) -> None:
+        """To the last update, with a test and a checkpoint every so often."""
+        recipe = self.recipe
+        if self.step == 0:
+            kept = self._test(_keep_all)
+            say("validation, everything kept: " + _words(kept))
+            self._note({"step": 0} | {f"kept_{name}": score for name, score in kept.items()})
+            self._examine(say)
+        threads = recipe.threads if recipe.threads > 0 else max(1, (os.cpu_count() or 1) * 5 // 4)
+        with Playground(self._endless(), threads) as ground:
+            while self.step < recipe.steps:
+                started = time.monotonic()
+                episodes = ground.play(_decider(self.sampling), recipe.batch)
+                played = time.monotonic()
+                line = {"step": self.step + 1, "score": float(np.mean([episode.score for episode in episodes]))}
+                line |= self._update(episodes)
+                self.step += 1
+                line |= {"seconds_playing": played - started, "seconds_learning": time.monotonic() - played}
+                line |= {f"score {label}": score for label, score in _by_label(episodes).items()}
+                self._note(line)
+                shown = ("score", "entropy", "edit_rate", "kl", "explained_variance", "seconds_playing")
+                say(f"update {self.step} of {recipe.steps}: " + ", ".join(f"{k} {line[k]:.3g}" for k in shown))
+                if self.step % recipe.evaluate_every == 0 or self.step == recipe.steps:
+                    self._examine(say)
+
+    def resume(self) -> None:
+        """Go on from the checkpoint, if there is one."""
+        path = self.folder / CHECKPOINT
+        if path.exists():
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            self.source.model.load_state_dict(state["model"])
+            self.value.load_state_dict(state["value"])
+            for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+                optimiser.load_state_dict(saved)
+            self.step, self.jobs, self.best = state["step"], state["jobs"], state["best"]
+
+    # -- playing -------------------------------------------------------------------------------------------------------
+
+    def _endless(self) -> Iterator[Job]:
+        places = self.recipe.places()
+        while True:
+            base, learner, track = places[self.jobs % len(places)]
+            seeds = tuple(derive_seed(self.recipe.seed, self.jobs, member) for member in range(self.recipe.members))
+            draws = np.random.default_rng([self.recipe.seed, self.jobs]).random(len(seeds))
+            self.jobs += 1
+            hidden = tuple((draws < self.recipe.hidden_tasks).tolist())
+            yield Job(self.recipe.options(base, learner, track, "train"), seeds, hidden)
+
+    def _test(self, decide: Decide) -> dict[str, float]:
+        """Mean meta-scores on validation variants, by task and track, and their mean."""
+        count = self.recipe.evaluation_seeds
+        seeds = tuple(range(TEST_SEED, TEST_SEED + count))
+        places = sorted(set(self.recipe.places()))
+        # In parts, so that all cores have something to do.
+        parts = [seeds[i : i + 8] for i in range(0, count, 8)]
+        jobs = [
+            Job(self.recipe.options(*place, "validation"), part, (False,) * len(part))
+            for place in places
+            for part in parts
+        ]
+        with Playground(iter(jobs), min(len(jobs), os.cpu_count() or 1)) as ground:
+            scores = _by_label(ground.play(decide, count * len(places)))
+        return {"mean": float(np.mean(list(scores.values())))} | scores
+
+    def _examine(self, say: Say) -> None:
+        """Test the policy, keep it if it is the best so far, and write a checkpoint."""
+        scores = {}
+        for name, policy in (("test", self.sampling), ("greedy", self.greedy)):
+            scores[name] = self._test(_decider(policy))
+            self._note({"step": self.step} | {f"{name}_{label}": score for label, score in scores[name].items()})
+            say(f"validation ({name}) after {self.step} updates: " + _words(scores[name]))
+        if scores["test"]["mean"] > self.best:
+            self.best = scores["test"]["mean"]
+            save_model(self.source.model, self.source.tokenizer, self.folder / BEST)
+        path = self.folder / CHECKPOINT
+        temporary = path.with_suffix(".tmp")
+        state = {
+            "model": self.source.model.state_dict(),
+            "value": self.value.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+        }
+        torch.save(state | {"step": self.step, "jobs": self.jobs, "best": self.best}, temporary)
+        os.replace(temporary, path)
+
+    # -- learning ------------------------------------------------------------------------------------------------------
+
+    def _update(self, episodes: Sequence[Episode]) -> dict[str, float]:
+        recipe = self.recipe
+        factor = schedule(self.step, recipe.steps, recipe.warmup)
+        for optimiser, peak in zip(self.optimisers, (recipe.learning_rate, recipe.value_learning_rate), strict=True):
+            for part in optimiser.param_groups:
+                part["lr"] = peak * factor
+        groups, found = self._flatten(episodes)
+        generator = np.random.default_rng([recipe.seed, self.step])
+        measured: list[dict[str, float]] = []
+        frozen = self.step < recipe.value_first
+        for _ in range(recipe.epochs):
+            for group, index in _minibatches(groups, recipe.minibatch, generator):
+                prompts = self._prompts([group.rows[i] for i in index.tolist()])
+                self._learn_value(prompts, group.returns[index])
+                if not frozen:
+                    measured.append(self._learn(group, prompts, index))
+                    frozen = measured[-1]["kl"] > 1.5 * recipe.target_kl
+        blank = {"kl": 0.0, "clip_fraction": 0.0, "entropy": found.pop("entropy")}
+        means = {name: float(np.mean([each[name] for each in measured])) for name in blank} if measured else blank
+        return found | means | {"optimiser_steps": float(len(measured))}
+
+    def _flatten(self, episodes: Sequence[Episode]) -> tuple[list[_Group], dict[str, float]]:
+        """Decisions with advantages and returns, and what there is to say about them."""
+        texts = [text for episode in episodes for text in episode.observations]
+        rows = self._tokens(texts)
+        values = self._values(rows)
+        advantages, returns, start = [], [], 0
+        for episode in episodes:
+            own = values[start : start + len(episode.rewards)]
+            advantages.append(estimate(np.array(episode.rewards), own, self.recipe.gae_lambda))
+            returns.append(np.cumsum(episode.rewards[::-1])[::-1])
+            start += len(own)
+        by_task: dict[str, list[NDArray[np.float64]]] = {}
+        for episode, own in zip(episodes, advantages, strict=True):
+            by_task.setdefault(episode.label.partition(" ")[0], []).append(own)
+        scale = {task: float(np.concatenate(each).std()) for task, each in by_task.items()}
+        scaled = [
+            own / max(scale[episode.label.partition(" ")[0]], 1e-6)
+            for episode, own in zip(episodes, advantages, strict=True)
+        ]
+        flat, target = np.concatenate(scaled), np.concatenate(returns)
+        flat = flat - flat.mean()
+        answers = [answer for episode in episodes for answer in episode.answers]
+        members: dict[tuple[str, ...], list[int]] = {}
+        for i, text in enumerate(texts):
+            members.setdefault(names_in(text), []).append(i)
+        groups = [
+            _Group(
+                names,
+                [rows[i] for i in own],
+                torch.from_numpy(np.stack([answers[i].choices for i in own])).to(self.device),
+                self._numbers([answers[i].log_probabilities.sum() for i in own]),
+                self._numbers(flat[own]),
+                self._numbers(target[own]),
+            )
+            for names, own in members.items()
+        ]
+        edits = np.concatenate([answer.choices != KEEP for answer in answers])
+        unexplained = float((target - values).var() / max(target.var(), 1e-12))
+        return groups, {
+            "edit_rate": float(edits.mean()),
+            "explained_variance": 1.0 - unexplained,
+            "entropy": -float(np.mean([answer.log_probabilities.mean() for answer in answers])),
+        }
+
+    def _learn(self, group: _Group, prompts: Prompts, index: Tensor) -> dict[str, float]:
+        model, recipe = self.source.model, self.recipe
+        choices, advantages = group.choices[index], group.advantages[index]
+        scores = choice_scores(model, self.sampling.layout(group.names), prompts, choices)
+        change = scores.gather(-1, choices[..., None]).squeeze(-1).sum(dim=-1) - group.logs[index]
+        ratio = change.exp()
+        cut = ratio.clamp(1.0 - recipe.clip, 1.0 + recipe.clip)
+        entropy = -(scores.exp() * scores).sum(dim=-1).mean()
+        loss = -torch.minimum(ratio * advantages, cut * advantages).mean() - recipe.entropy * entropy
+        self._descend(loss, model, self.optimisers[0])
+        with torch.no_grad():
+            found = torch.stack((((ratio - 1.0) - change).mean(), (ratio != cut).float().mean(), entropy.detach()))
+        return dict(zip(("kl", "clip_fraction", "entropy"), found.tolist(), strict=True))
+
+    def _learn_value(self, prompts: Prompts, returns: Tensor) -> None:
+        loss = 0.5 * (self.value(prompts) - returns).square().mean()
+        self._descend(loss, self.value, self.optimisers[1])
+
+    def _descend(self, loss: Tensor, module: Any, optimiser: torch.optim.Optimizer) -> None:
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(module.parameters(), self.recipe.max_gradient_norm)
+        optimiser.step()
+
+    @torch.no_grad()
+    def _values(self, rows: Sequence[list[int]]) -> NDArray[np.float64]:
+        size = self.recipe.minibatch
+        parts = [self.value(self._prompts(rows[i : i + size])) for i in range(0, len(rows), size)]
+        values: NDArray[np.float64] = torch.cat(parts).double().cpu().numpy()
+        return values
+
+    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        if getattr(self.source.tokenizer, "chat_template", None):
+            return [self.source.prompt_ids(text) for text in texts]
+        rows: list[list[int]] = self.source.tokenizer([plain(text) for text in texts])["input_ids"]
+        return rows
+
+    def _prompts(self, rows: Sequence[list[int]]) -> Prompts:
+        longest = max(map(len, rows))
+        ids = np.zeros((len(rows), longest), dtype=np.int64)
+        valid = np.zeros((len(rows), longest), dtype=np.bool_)
+        for i, row in enumerate(rows):
+            ids[i, longest - len(row) :] = row
+            valid[i, longest - len(row) :] = True
+        return Prompts(torch.from_numpy(ids).to(self.device), torch.from_numpy(valid).to(self.device))
+
+    def _numbers(self, values: Sequence[float] | NDArray[np.float64]) -> Tensor:
+        return torch.tensor(np.asarray(values), dtype=torch.float32, device=self.device)
+
+    def _note(self, line: dict[str, float]) -> None:
+        path = self.folder / LOG
+        # A run that was killed after its last checkpoint takes some updates again.
+        old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        kept = [each for each in old if json.loads(each)["step"] <= line["step"] and set(json.loads(each)) != set(line)]
+        path.write_text("\n".join([*kept, json.dumps(line)]) + "\n", encoding="utf-8")
+
+
+def estimate(rewards: NDArray[np.float64], values: NDArray[np.float64], gae_lambda: float) -> NDArray[np.float64]:
+    """Generalised advantage estimates of one meta-episode, without discount.
+
+    Args:
+        rewards: after each decision, float64 ``[decisions]``; nothing comes after the last one.
+        values: expected before each decision, float64 ``[decisions]``.
+        gae_lambda: 0: one-step temporal differences; 1: returns minus values.
+    """
+    errors = rewards + np.append(values[1:], 0.0) - values
+    advantages: NDArray[np.float64] = np.zeros_like(errors)
+    ahead = 0.0
+    for t in range(len(errors) - 1, -1, -1):
+        ahead = errors[t] + gae_lambda * ahead
+        advantages[t] = ahead
+    return advantages
+
+
+def _minibatches(
+    groups: Sequence[_Group], size: int, generator: np.random.Generator
+) -> Iterator[tuple[_Group, Tensor]]:
+    """All decisions in random order, those of one learner together."""
+    pieces = []
+    for group in groups:
+        order = generator.permutation(len(group.rows))
+        pieces += [(group, order[i : i + size]) for i in range(0, len(order), size)]
+    for k in generator.permutation(len(pieces)).tolist():
+        group, piece = pieces[k]
+        yield group, torch.from_numpy(piece).to(group.choices.device)
+
+
+def _decider(policy: SlotPolicy) -> Decide:
+    def decide(observations: Sequence[str], seeds: Sequence[int]) -> list[Answer]:
+        names = names_in(observations[0])
+        answers = []
+        for decision in policy.decide(observations, seeds):
+            choices = np.array(read_completion(decision.action, names))
+            chances = np.array(decision.probabilities)[np.arange(len(choices)), choices]
+            answers.append(Answer(decision.action, choices, np.log(np.maximum(chances, 1e-30))))
+        return answers
+
+    return decide
+
+
+def _keep_all(observations: Sequence[str], seeds: Sequence[int]) -> list[Answer]:
+    names = names_in(observations[0])
+    choices = np.full(len(names), KEEP)
+    action = completion(choices.tolist(), names)
+    return [Answer(action, choices, np.zeros(len(names))) for _ in observations]
+
+
+def _by_label(episodes: Sequence[Episode]) -> dict[str, float]:
+    """Mean meta-score of each task and track."""
+    scores: dict[str, list[float]] = {}
+    for episode in episodes:
+        scores.setdefault(episode.label, []).append(episode.score)
+    return {label: float(np.mean(each)) for label, each in sorted(scores.items())}
+
+
+def _words(scores: dict[str, float]) -> str:
+    return ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
