@@ -120,8 +120,10 @@ class Playground:
         while self._working:  # threads that ask once more get no answer
             event = self._events.get()
             if isinstance(event, _Question):
-                event.answers.set_exception(_Closed())
+                _refuse([event])
             self._working -= event is None or isinstance(event, BaseException)
+        for thread in self._threads:
+            thread.join()
 
     def play(self, decide: Decide, count: int) -> list[Episode]:
         """Go on until ``count`` meta-episodes have ended, or all jobs are done.
@@ -131,23 +133,31 @@ class Playground:
         """
         while len(self._finished) < count and self._working:
             questions: list[_Question] = []
-            event = self._events.get()
-            while True:
-                if isinstance(event, _Question):
-                    questions.append(event)
-                elif isinstance(event, Episode):
-                    self._finished.append(event)
-                else:
-                    self._working -= 1
-                    if event is not None:
-                        raise event
-                try:
-                    event = self._events.get_nowait()
-                except queue.Empty:
-                    break
-            _answer(questions, decide)
+            try:
+                self._gather(questions)
+                _answer(questions, decide)
+            except BaseException:
+                _refuse(questions)
+                raise
         found, self._finished = self._finished[:count], self._finished[count:]
         return found
+
+    def _gather(self, questions: list[_Question]) -> None:
+        """Wait for something to happen, and take note of all that has; questions go into the list."""
+        event = self._events.get()
+        while True:
+            if isinstance(event, _Question):
+                questions.append(event)
+            elif isinstance(event, Episode):
+                self._finished.append(event)
+            else:
+                self._working -= 1
+                if event is not None:
+                    raise event
+            try:
+                event = self._events.get_nowait()
+            except queue.Empty:
+                break
 
     def _work(self) -> None:
         try:
@@ -214,6 +224,13 @@ def _answer(questions: Sequence[_Question], decide: Decide) -> None:
         )
         for question in group:
             question.answers.set_result([next(answers) for _ in question.observations])
+
+
+def _refuse(questions: Sequence[_Question]) -> None:
+    """End the threads that ask."""
+    for question in questions:
+        if not question.answers.done():
+            question.answers.set_exception(_Closed())
 
 
 def _hide(observation: str) -> str:

@@ -38,6 +38,7 @@ from agents.training.multistep_recipe import MultistepRecipe
 from agents.training.recipes import Trained, settle
 from agents.training.tiny import BEST, CHECKPOINT, LOG, Say, save_model, schedule
 from agents.training.tuning import load_start
+from hpbench.evaluation.records import write_atomically
 from hpbench.hyperparameter import KEEP
 from hpbench.seeding import derive_seed
 
@@ -135,7 +136,7 @@ class _Run:
         self.step, self.jobs, self.best = 0, 0, -float("inf")
 
     def train(self, say: Say) -> None:
-        """To the last update, with a test and a checkpoint every so often."""
+        """To the last update, with a checkpoint after each, and a test every so often."""
         recipe = self.recipe
         if self.step == 0:
             kept = self._test(_keep_all)
@@ -158,6 +159,7 @@ class _Run:
                 say(f"update {self.step} of {recipe.steps}: " + ", ".join(f"{k} {line[k]:.3g}" for k in shown))
                 if self.step % recipe.evaluate_every == 0 or self.step == recipe.steps:
                     self._examine(say)
+                self._save()
 
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one."""
@@ -199,7 +201,7 @@ class _Run:
         return {"mean": float(np.mean(list(scores.values())))} | scores
 
     def _examine(self, say: Say) -> None:
-        """Test the policy, keep it if it is the best so far, and write a checkpoint."""
+        """Test the policy, and keep it if it is the best so far."""
         scores = {}
         for name, policy in (("test", self.sampling), ("greedy", self.greedy)):
             scores[name] = self._test(_decider(policy))
@@ -208,6 +210,8 @@ class _Run:
         if scores["test"]["mean"] > self.best:
             self.best = scores["test"]["mean"]
             save_model(self.source.model, self.source.tokenizer, self.folder / BEST)
+
+    def _save(self) -> None:
         path = self.folder / CHECKPOINT
         temporary = path.with_suffix(".tmp")
         state = {
@@ -337,9 +341,10 @@ class _Run:
     def _note(self, line: dict[str, float]) -> None:
         path = self.folder / LOG
         # A run that was killed after its last checkpoint takes some updates again.
-        old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [each for each in old if json.loads(each)["step"] <= line["step"] and set(json.loads(each)) != set(line)]
-        path.write_text("\n".join([*kept, json.dumps(line)]) + "\n", encoding="utf-8")
+        old = [json.loads(each) for each in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        now = line["step"]
+        kept = [each for each in old if each["step"] < now or (each["step"] == now and each.keys() != line.keys())]
+        write_atomically(path, "".join(json.dumps(each) + "\n" for each in [*kept, line]))
 
 
 def estimate(rewards: NDArray[np.float64], values: NDArray[np.float64], gae_lambda: float) -> NDArray[np.float64]:

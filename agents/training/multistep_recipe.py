@@ -37,7 +37,7 @@ class MultistepRecipe(StageRecipe):
         entropy: weight of the mean entropy of a slot, in nats.
         target_kl: the epochs of an update end when the policy has moved further than this.
         max_gradient_norm: where gradients are cut.
-        evaluate_every: updates between tests, and between checkpoints.
+        evaluate_every: updates between tests.
         evaluation_seeds: meta-episodes per task and track in each test.
         device: of the model, ``auto`` takes a GPU if there is one. The learners train on the CPU.
     """

@@ -29,12 +29,13 @@ import torch
 from torch import Tensor
 
 from agents.language.causal import load_transformers
-from agents.training.architecture import UNKNOWN, make_model, make_tokenizer
+from agents.training.architecture import SIZES, UNKNOWN, make_model, make_tokenizer
 from agents.training.collect import SETTINGS_FILE
 from agents.training.recipes import TinyRecipe, Trained, settle
 from agents.training.sequences import Sequences, read_sequences
 from agents.training.settings import load_settings
 from hpbench import tasks
+from hpbench.errors import InvalidConfiguration, UnknownName
 
 BEST, CHECKPOINT, LOG = "best", "checkpoint.pt", "log.jsonl"
 """What a folder of a training run holds: the model that is kept, what training goes on from, a line per evaluation."""
@@ -56,6 +57,10 @@ def train_tiny(recipe: TinyRecipe, collection: Path, folder: Path, say: Say = la
         UnknownName: if there is no such size.
         MissingExtra: if a package is not installed.
     """
+    if recipe.size not in SIZES:
+        raise UnknownName("size", recipe.size, SIZES)
+    if not (collection / SETTINGS_FILE).exists():
+        raise InvalidConfiguration(f"{str(collection)!r} is no collection: make one with hpbench collect")
     settings = load_settings(collection / SETTINGS_FILE)
     tokenizer = make_tokenizer(known={base for base, _ in settings.combinations()} - set(recipe.without))
     model = make_model(recipe.size, tokenizer, recipe.seed)

@@ -27,7 +27,7 @@ from agents.training.schema import read_rows
 from agents.training.sequences import Sequences, read_sequences
 from agents.training.sft import train_sft
 from agents.training.tiny import schedule, train_tiny
-from hpbench import learners, make_agent
+from hpbench import learners, make_agent, tasks
 from hpbench.cli import main
 from hpbench.errors import InvalidConfiguration, MissingExtra, UnknownName
 
@@ -116,6 +116,18 @@ def test_all_learners_have_their_words(tokenizer: Any) -> None:
                 ids = tokenizer(text, add_special_tokens=False)["input_ids"]
                 assert tokenizer.unk_token_id not in ids
                 assert tokenizer.decode(ids) == text
+
+
+def test_tasks_that_are_not_known_and_hidden_ones_are_the_unknown_word(collection: Path) -> None:
+    text = plain(read_rows(collection, "states", "train")[-1]["text"])
+    assert re.search(r"task classic/\S+ learner", text)
+    known, other = make_tokenizer(known=tasks.task_ids()), make_tokenizer(known=["classic/other"])
+    hidden = re.sub(r"task \S+ learner", "task hidden learner", text)
+    unknown = [known.unk_token_id == id_ for id_ in known(hidden)["input_ids"]]
+    assert sum(unknown) == 1
+    assert unknown[2]  # behind the beginning and the word task
+    assert known.unk_token_id not in known(text)["input_ids"]
+    assert other(text)["input_ids"].index(other.unk_token_id) == 2
 
 
 def test_the_tokenizer_loads_by_path_and_slots_are_single_tokens(tiny: Path, tokenizer: Any) -> None:
@@ -398,7 +410,7 @@ def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
 
 def test_help_and_show(shell: Any) -> None:
     assert "hpbench train" in shell("--help")
-    for command in ("tiny", "sft", "grpo", "ppo"):
+    for command in ("tiny", "sft", "grpo", "ppo", "multistep"):
         assert command in shell("train", "--help")
         assert f"hpbench train {command}" in shell("train", command, "--help")
     shown = json.loads(shell("train", "tiny", "somewhere", "--show", "--size", "10M", "--seed", 0))
@@ -419,7 +431,7 @@ def test_the_command_resumes(shell: Any, collection: Path, tiny: Path, tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "tiny", "nowhere"], "no complete table"),
+        (["train", "tiny", "nowhere"], "is no collection: make one with hpbench collect"),
         (["train", "tiny", "nowhere", "--size", "5m"], "Did you mean '5M'"),
         (["train", "sft", "./no-model", "nowhere"], "No language model at './no-model'"),
         (["train", "grpo", "./no-model", "nowhere"], "No language model at './no-model'"),

@@ -1,0 +1,255 @@
+"""hpbench train multistep: whole meta-episodes on threads, advantages, updates, and the command."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agents.language.prompt import CHOICES, completion, names_in
+from agents.training.architecture import make_model, make_tokenizer
+from agents.training.episodes import Answer, Episode, Job, Playground
+from agents.training.multistep import _Run, estimate, train_multistep
+from agents.training.multistep_recipe import MultistepRecipe
+from agents.training.recipes import read_recipe
+from agents.training.tiny import save_model
+from hpbench import make_agent
+from hpbench.cli import main
+from hpbench.control.episode import EpisodeBatch
+from hpbench.errors import InvalidConfiguration, UnknownName
+from hpbench.hyperparameter import KEEP
+
+FAST: dict[str, Any] = {
+    "tasks": ["classic/cartpole"],
+    "steps": 2,
+    "batch": 4,
+    "members": 2,
+    "threads": 2,
+    "decisions": 3,
+    "inner_steps": 1536,
+    "evaluation_episodes": 2,
+    "minibatch": 6,
+    "value_first": 0,
+    "evaluate_every": 2,
+    "evaluation_seeds": 1,
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained model."""
+    folder = tmp_path_factory.mktemp("start") / "model"
+    tokenizer = make_tokenizer()
+    save_model(make_model("tiny", tokenizer), tokenizer, folder)
+    return folder
+
+
+def recipe(**changes: Any) -> MultistepRecipe:
+    return read_recipe(MultistepRecipe, changes=FAST | changes)
+
+
+def keeping(observations: Sequence[str], seeds: Sequence[int]) -> list[Answer]:
+    names = names_in(observations[0])
+    choices = np.full(len(names), KEEP)
+    return [Answer(completion(choices.tolist(), names), choices, np.zeros(len(names))) for _ in observations]
+
+
+def job(seeds: Sequence[int], hidden: bool = False, **changes: Any) -> Job:
+    options = recipe(**changes).options("classic/cartpole", "ppo", "random", "train")
+    return Job(options, tuple(seeds), (hidden,) * len(seeds))
+
+
+# -- playing -----------------------------------------------------------------------------------------------------------
+
+
+def test_episodes_are_those_of_the_environment_and_rewards_sum_to_the_meta_score() -> None:
+    jobs = [job([1, 2]), job([3])]
+    with Playground(iter(jobs), threads=2) as ground:
+        found = ground.play(keeping, 10)
+    assert len(found) == 3
+    expected = []
+    for each in jobs:
+        batch = EpisodeBatch(each.options, each.seeds)
+        batch.reset()
+        for _ in range(3):
+            step = batch.step(["{}"] * len(each.seeds))
+        expected += [info["hpbench"]["meta_score"] for info in step.infos]
+    assert sorted(episode.score for episode in found) == sorted(expected)
+    for episode in found:
+        assert len(episode.observations) == len(episode.answers) == len(episode.rewards) == 3
+        assert sum(episode.rewards) == pytest.approx(episode.score, abs=1e-12)
+        assert episode.label == "classic/cartpole random"
+
+
+def test_a_broken_learner_is_paid_its_floor_for_the_rest() -> None:
+    """A learning rate far out of proportion, and no limit on the gradient."""
+
+    def destroy(observations: Sequence[str], seeds: Sequence[int]) -> list[Answer]:
+        names = names_in(observations[0])
+        wild = {"learning_rate": "x1000", "max_gradient_norm": "x1000", "clip_range": "x1000", "update_epochs": "x1000"}
+        return [Answer(json.dumps(wild), np.full(len(names), KEEP), np.zeros(len(names))) for _ in observations]
+
+    with Playground(iter([job(range(4))]), threads=1) as ground:
+        found = ground.play(destroy, 4)
+    assert all(sum(episode.rewards) == pytest.approx(episode.score, abs=1e-12) for episode in found)
+
+
+def test_hidden_tasks_are_not_named() -> None:
+    with Playground(iter([job([1]), job([1], hidden=True)]), threads=1) as ground:
+        shown, hidden = ground.play(keeping, 2)
+    assert shown.observations[0].split("\n")[1].startswith("task classic/cartpole@train-")
+    assert hidden.observations[0].split("\n")[1] == "task unnamed learner ppo"
+    assert shown.observations[0].split("\n")[2:] == hidden.observations[0].split("\n")[2:]
+
+
+def test_leaving_ends_all_threads_and_errors_are_raised() -> None:
+    before = threading.active_count()
+    with Playground(iter(job([i]) for i in range(1000)), threads=3) as ground:
+        assert len(ground.play(keeping, 2)) == 2
+    assert threading.active_count() == before
+
+    def fail(observations: Sequence[str], seeds: Sequence[int]) -> list[Answer]:
+        raise ZeroDivisionError("in the policy")
+
+    with pytest.raises(ZeroDivisionError), Playground(iter([job([1])]), threads=1) as ground:
+        ground.play(fail, 1)
+    with (
+        pytest.raises(InvalidConfiguration, match="whole rollouts"),
+        Playground(iter([job([1], inner_steps=1000)]), threads=1) as ground,
+    ):
+        ground.play(keeping, 1)
+    assert threading.active_count() == before
+
+
+# -- learning ----------------------------------------------------------------------------------------------------------
+
+
+def test_advantages() -> None:
+    rewards, values = np.array([1.0, 0.0, 2.0]), np.array([0.5, 1.5, 1.0])
+    assert estimate(rewards, values, 0.0).tolist() == [2.0, -0.5, 1.0]
+    assert estimate(rewards, values, 1.0).tolist() == [2.5, 0.5, 1.0]
+    assert estimate(rewards, values, 0.5).tolist() == [2.0, 0.0, 1.0]
+
+
+def test_an_update_prefers_what_was_followed_by_reward(start: Path, tmp_path: Path) -> None:
+    """In hand-made episodes, doubling the learning rate pays two decisions later, and nothing else does."""
+    from agents.training.tuning import load_start
+
+    settings = recipe(learning_rate=3e-3, value_learning_rate=3e-3, warmup=0.0, minibatch=96, target_kl=10.0, steps=100)
+    run = _Run(settings, tmp_path, *load_start(str(start), "cpu"))
+    batch = EpisodeBatch(settings.options("classic/cartpole", "ppo", "default", "train"), [0])
+    (text,), _ = batch.reset()
+    names, double = names_in(text), CHOICES.index("x2")
+
+    def chance() -> float:
+        return run.greedy.decide([text], [0])[0].probabilities[0][double]
+
+    before = chance()
+    generator = np.random.default_rng(0)
+    for _ in range(5):
+        episodes = []
+        for seed in range(32):
+            seeds = generator.integers(1 << 31, size=3).tolist()
+            answers = []
+            for decision in run.sampling.decide([text] * 3, seeds):
+                choices = np.array([decision.probabilities and _choice(decision.action, name) for name in names])
+                logs = np.log(np.array(decision.probabilities)[np.arange(len(names)), choices])
+                answers.append(Answer(decision.action, choices, logs))
+            reward = float(answers[0].choices[0] == double)
+            label = f"classic/cartpole default {seed}"
+            episodes.append(Episode(label, [text] * 3, answers, [0.0, 0.0, reward], reward))
+        run._update(episodes)
+        run.step += 1
+    assert chance() > before + 0.1
+
+
+def _choice(action: str, name: str) -> int:
+    return CHOICES.index(json.loads(action)[name])
+
+
+# -- runs --------------------------------------------------------------------------------------------------------------
+
+
+def log_of(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_two_updates_and_on_from_the_checkpoint(start: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    done = train_multistep(recipe(), str(start), tmp_path / "run", lines.append)
+    assert done.steps == 2
+    log = log_of(tmp_path / "run")
+    updates = [line for line in log if "edit_rate" in line]
+    assert [line["step"] for line in updates] == [1, 2]
+    assert all(line["optimiser_steps"] > 0 and line["kl"] >= 0.0 and line["entropy"] > 0.0 for line in updates)
+    tests = [line["test_mean"] for line in log if "test_mean" in line]
+    assert len(tests) == 2
+    assert done.metrics["score"] == max(tests)
+    assert [line["step"] for line in log if "kept_mean" in line] == [0]
+    assert "kept_classic/cartpole shift" in log[0]
+    assert any(line.startswith("update 2 of 2") for line in lines)
+    assert make_agent(f"hf:{done.folder}?sample=true").observation == "text"
+    again = train_multistep(recipe(), str(start), tmp_path / "run", lines.append)
+    assert (again.steps, again.metrics) == (2, done.metrics)
+    assert log_of(tmp_path / "run") == log
+    with pytest.raises(InvalidConfiguration, match="another recipe"):
+        train_multistep(recipe(seed=1), str(start), tmp_path / "run")
+
+
+def test_a_run_that_was_killed_takes_up_where_it_was(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update, seen = _Run._update, []
+
+    def killed(self: _Run, episodes: Sequence[Episode]) -> dict[str, float]:
+        if self.step == 1:
+            seen.append(self.jobs)
+            raise KeyboardInterrupt
+        return update(self, episodes)
+
+    monkeypatch.setattr(_Run, "_update", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_multistep(recipe(), str(start), tmp_path / "run")
+    monkeypatch.setattr(_Run, "_update", update)
+    lines: list[str] = []
+    assert train_multistep(recipe(), str(start), tmp_path / "run", lines.append).steps == 2
+    assert [line.split(":")[0] for line in lines if line.startswith("update")] == ["update 2 of 2"]
+    assert sum("kept_mean" in line for line in log_of(tmp_path / "run")) == 1
+
+
+def test_what_is_trained_on() -> None:
+    places = recipe(tasks=["classic"], without=["classic/acrobot"], tracks={"random": 2}).places()
+    assert len(places) == 8
+    assert {track for _, _, track in places} == {"random"}
+    assert "classic/acrobot" not in {base for base, _, _ in places}
+    both = recipe(learners=["ppo", "dqn"]).places()
+    assert {learner for _, learner, _ in both} == {"ppo", "dqn"}
+    with pytest.raises(InvalidConfiguration, match="nothing is left"):
+        recipe(without=["classic/cartpole"]).places()
+    with pytest.raises(UnknownName, match="track"):
+        recipe(tracks={"radom": 1}).places()
+
+
+def test_the_command(
+    start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def shell(*arguments: object) -> str:
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        assert end.value.code in (0, None)
+        return capsys.readouterr().out
+
+    shown = json.loads(shell("train", "multistep", "--show", start, "--without", "classic/acrobot", "--steps", 7))
+    assert shown["without"] == ["classic/acrobot"]
+    assert shown["steps"] == 7
+    (tmp_path / "fast.json").write_text(json.dumps(shown | FAST | {"steps": 1, "without": []}))
+    arguments = ("train", "multistep", start, "--recipe", tmp_path / "fast.json", "--output", tmp_path / "run", "-q")
+    assert "1 steps; the model that is kept is in" in shell(*arguments)
