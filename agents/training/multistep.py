@@ -126,8 +126,10 @@ class _Run:
         self.device = self.source.device
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
-        self.sampling = SlotPolicy(self.source, SlotOptions(sample=True))
+        self.sampling = SlotPolicy(self.source, SlotOptions(sample=True, temperature=recipe.temperature))
         self.greedy = SlotPolicy(self.source)
+        sampling, greedy = _decider(self.sampling), _decider(self.greedy)
+        self.policies = {"train": sampling, "test": sampling, "greedy": greedy, "keep": _keep_all}
         self.value = ValueModel(model).to(self.device)
         self.optimisers = [
             torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=recipe.weight_decay)
@@ -138,16 +140,16 @@ class _Run:
     def train(self, say: Say) -> None:
         """To the last update, with a checkpoint after each, and a test every so often."""
         recipe = self.recipe
-        if self.step == 0:
-            kept = self._test(_keep_all)
-            say("validation, everything kept: " + _words(kept))
-            self._note({"step": 0} | {f"kept_{name}": score for name, score in kept.items()})
-            self._examine(say)
-        threads = recipe.threads if recipe.threads > 0 else max(1, (os.cpu_count() or 1) * 5 // 4)
-        with Playground(self._endless(), threads) as ground:
+        processes = recipe.processes if recipe.processes > 0 else os.cpu_count() or 1
+        with Playground(self._endless(), processes) as ground:
+            if self.step == 0:
+                kept = self._test(ground, "keep")
+                say("validation, everything kept: " + _words(kept))
+                self._note({"step": 0} | {f"kept_{name}": score for name, score in kept.items()})
+                self._examine(ground, say)
             while self.step < recipe.steps:
                 started = time.monotonic()
-                episodes = ground.play(_decider(self.sampling), recipe.batch)
+                episodes = ground.play(self.policies, "train", recipe.batch)
                 played = time.monotonic()
                 line = {"step": self.step + 1, "score": float(np.mean([episode.score for episode in episodes]))}
                 line |= self._update(episodes)
@@ -158,7 +160,7 @@ class _Run:
                 shown = ("score", "entropy", "edit_rate", "kl", "explained_variance", "seconds_playing")
                 say(f"update {self.step} of {recipe.steps}: " + ", ".join(f"{k} {line[k]:.3g}" for k in shown))
                 if self.step % recipe.evaluate_every == 0 or self.step == recipe.steps:
-                    self._examine(say)
+                    self._examine(ground, say)
                 self._save()
 
     def resume(self) -> None:
@@ -182,31 +184,29 @@ class _Run:
             draws = np.random.default_rng([self.recipe.seed, self.jobs]).random(len(seeds))
             self.jobs += 1
             hidden = tuple((draws < self.recipe.hidden_tasks).tolist())
-            yield Job(self.recipe.options(base, learner, track, "train"), seeds, hidden)
+            yield Job("train", self.recipe.options(base, learner, track, "train"), seeds, hidden)
 
-    def _test(self, decide: Decide) -> dict[str, float]:
+    def _test(self, ground: Playground, policy: str) -> dict[str, float]:
         """Mean meta-scores on validation variants, by task and track, and their mean."""
         count = self.recipe.evaluation_seeds
         seeds = tuple(range(TEST_SEED, TEST_SEED + count))
-        places = sorted(set(self.recipe.places()))
-        # In parts, so that all cores have something to do.
-        parts = [seeds[i : i + 8] for i in range(0, count, 8)]
+        # In small parts, so that all cores have something to do.
+        parts = [seeds[i : i + 4] for i in range(0, count, 4)]
         jobs = [
-            Job(self.recipe.options(*place, "validation"), part, (False,) * len(part))
-            for place in places
+            Job(policy, self.recipe.options(*place, "validation"), part, (False,) * len(part))
+            for place in sorted(set(self.recipe.places()))
             for part in parts
         ]
-        with Playground(iter(jobs), min(len(jobs), os.cpu_count() or 1)) as ground:
-            scores = _by_label(ground.play(decide, count * len(places)))
+        scores = _by_label(ground.play_first(jobs, self.policies))
         return {"mean": float(np.mean(list(scores.values())))} | scores
 
-    def _examine(self, say: Say) -> None:
+    def _examine(self, ground: Playground, say: Say) -> None:
         """Test the policy, and keep it if it is the best so far."""
         scores = {}
-        for name, policy in (("test", self.sampling), ("greedy", self.greedy)):
-            scores[name] = self._test(_decider(policy))
-            self._note({"step": self.step} | {f"{name}_{label}": score for label, score in scores[name].items()})
-            say(f"validation ({name}) after {self.step} updates: " + _words(scores[name]))
+        for policy in ("test", "greedy"):
+            scores[policy] = self._test(ground, policy)
+            self._note({"step": self.step} | {f"{policy}_{label}": score for label, score in scores[policy].items()})
+            say(f"validation ({policy}) after {self.step} updates: " + _words(scores[policy]))
         if scores["test"]["mean"] > self.best:
             self.best = scores["test"]["mean"]
             save_model(self.source.model, self.source.tokenizer, self.folder / BEST)
@@ -293,6 +293,7 @@ class _Run:
         model, recipe = self.source.model, self.recipe
         choices, advantages = group.choices[index], group.advantages[index]
         scores = choice_scores(model, self.sampling.layout(group.names), prompts, choices)
+        scores = (scores / recipe.temperature).log_softmax(dim=-1)
         change = scores.gather(-1, choices[..., None]).squeeze(-1).sum(dim=-1) - group.logs[index]
         ratio = change.exp()
         cut = ratio.clamp(1.0 - recipe.clip, 1.0 + recipe.clip)
@@ -383,8 +384,9 @@ def _decider(policy: SlotPolicy) -> Decide:
         answers = []
         for decision in policy.decide(observations, seeds):
             choices = np.array(read_completion(decision.action, names))
-            chances = np.array(decision.probabilities)[np.arange(len(choices)), choices]
-            answers.append(Answer(decision.action, choices, np.log(np.maximum(chances, 1e-30))))
+            logs = np.log(np.maximum(np.array(decision.probabilities), 1e-30)) / policy.options.temperature
+            logs -= np.logaddexp.reduce(logs, axis=1, keepdims=True)
+            answers.append(Answer(decision.action, choices, logs[np.arange(len(choices)), choices]))
         return answers
 
     return decide

@@ -24,8 +24,10 @@ class MultistepRecipe(StageRecipe):
         steps: updates of the policy.
         batch: meta-episodes before each of them.
         members: meta-episodes that train side by side, on one task and track.
-        threads: batches of members that are under way at once; 0: one and a quarter for every core.
+        processes: that batches of members train in; 0: one for every core.
         hidden_tasks: share of the meta-episodes whose task is not named.
+        temperature: of the policy, in training and in tests: its choices are drawn by ``p ** (1 / temperature)``. Below
+            1, a model that imitates many behaviours at once starts calmer.
         epochs: over the decisions of an update.
         minibatch: decisions per optimiser step.
         learning_rate, value_learning_rate: peaks for policy and value model; linear warm-up over the share ``warmup``
@@ -56,8 +58,9 @@ class MultistepRecipe(StageRecipe):
     steps: Count
     batch: Count
     members: Count
-    threads: Annotated[int, Field(ge=0)] = 0
+    processes: Annotated[int, Field(ge=0)] = 0
     hidden_tasks: Share = 0.15
+    temperature: Positive = 1.0
     epochs: Count
     minibatch: Count
     learning_rate: Positive

@@ -174,7 +174,7 @@ def multistep(
     recipe: RecipeFile = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Updates of the policy.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Meta-episodes before each update.")] = None,
-    threads: Annotated[int | None, typer.Option(min=0, help="Batches under way at once; 0: by the cores.")] = None,
+    processes: Annotated[int | None, typer.Option(min=0, help="That learners train in; 0: one a core.")] = None,
     without: Annotated[list[str] | None, typer.Option(help="Task to leave out; may be given several times.")] = None,
     learning_rate: Rate = None,
     seed: Seed = None,
@@ -195,7 +195,7 @@ def multistep(
     """
     from agents.training.multistep_recipe import MultistepRecipe
 
-    changes: dict[str, Any] = {"steps": steps, "batch": batch, "threads": threads, "without": without or None}
+    changes: dict[str, Any] = {"steps": steps, "batch": batch, "processes": processes, "without": without or None}
     changes |= {"learning_rate": learning_rate, "seed": seed, "device": device}
     settings = _settings(MultistepRecipe, recipe, changes, show)
     from agents.training.multistep import train_multistep

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 
 from agents.language.prompt import CHOICES, completion, names_in
 from agents.training.architecture import make_model, make_tokenizer
-from agents.training.episodes import Answer, Episode, Job, Playground
+from agents.training.episodes import Answer, Episode, EpisodesFailed, Job, Playground, live
 from agents.training.multistep import _Run, estimate, train_multistep
 from agents.training.multistep_recipe import MultistepRecipe
 from agents.training.recipes import read_recipe
@@ -29,7 +28,7 @@ FAST: dict[str, Any] = {
     "steps": 2,
     "batch": 4,
     "members": 2,
-    "threads": 2,
+    "processes": 2,
     "decisions": 3,
     "inner_steps": 1536,
     "evaluation_episodes": 2,
@@ -60,9 +59,9 @@ def keeping(observations: Sequence[str], seeds: Sequence[int]) -> list[Answer]:
     return [Answer(completion(choices.tolist(), names), choices, np.zeros(len(names))) for _ in observations]
 
 
-def job(seeds: Sequence[int], hidden: bool = False, **changes: Any) -> Job:
+def job(seeds: Sequence[int], hidden: bool = False, policy: str = "keep", **changes: Any) -> Job:
     options = recipe(**changes).options("classic/cartpole", "ppo", "random", "train")
-    return Job(options, tuple(seeds), (hidden,) * len(seeds))
+    return Job(policy, options, tuple(seeds), (hidden,) * len(seeds))
 
 
 # -- playing -----------------------------------------------------------------------------------------------------------
@@ -70,8 +69,8 @@ def job(seeds: Sequence[int], hidden: bool = False, **changes: Any) -> Job:
 
 def test_episodes_are_those_of_the_environment_and_rewards_sum_to_the_meta_score() -> None:
     jobs = [job([1, 2]), job([3])]
-    with Playground(iter(jobs), threads=2) as ground:
-        found = ground.play(keeping, 10)
+    with Playground(iter(jobs), processes=2) as ground:
+        found = ground.play({"keep": keeping}, "keep", 10)
     assert len(found) == 3
     expected = []
     for each in jobs:
@@ -87,44 +86,69 @@ def test_episodes_are_those_of_the_environment_and_rewards_sum_to_the_meta_score
         assert episode.label == "classic/cartpole random"
 
 
-def test_a_broken_learner_is_paid_its_floor_for_the_rest() -> None:
-    """A learning rate far out of proportion, and no limit on the gradient."""
+def test_a_broken_learner_is_paid_its_floor_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    diverged = []
 
-    def destroy(observations: Sequence[str], seeds: Sequence[int]) -> list[Answer]:
-        names = names_in(observations[0])
-        wild = {"learning_rate": "x1000", "max_gradient_norm": "x1000", "clip_range": "x1000", "update_epochs": "x1000"}
-        return [Answer(json.dumps(wild), np.full(len(names), KEEP), np.zeros(len(names))) for _ in observations]
+    def step(self: EpisodeBatch, actions: Sequence[Any]) -> Any:
+        result = real(self, actions)
+        if self._histories[0].decision == 1:
+            self.population.state["parameters"][0] = float("nan")
+        diverged.append(list(result.diverged))
+        return result
 
-    with Playground(iter([job(range(4))]), threads=1) as ground:
-        found = ground.play(destroy, 4)
-    assert all(sum(episode.rewards) == pytest.approx(episode.score, abs=1e-12) for episode in found)
+    real = EpisodeBatch.step
+    monkeypatch.setattr(EpisodeBatch, "step", step)
+    broken, whole = live(job([1, 2]), lambda observations, seeds: keeping(observations, seeds))
+    assert diverged == [[False, False], [True, False], [True, False]]
+    assert (len(broken.rewards), len(whole.rewards)) == (2, 3)
+    # The mean counts the first score and the floor twice; the final score is the floor, 0.
+    assert broken.score == pytest.approx(broken.rewards[0])
+    assert sum(broken.rewards) == pytest.approx(broken.score, abs=1e-12)
 
 
 def test_hidden_tasks_are_not_named() -> None:
-    with Playground(iter([job([1]), job([1], hidden=True)]), threads=1) as ground:
-        shown, hidden = ground.play(keeping, 2)
+    shown, hidden = (live(job([1], hidden=hide), keeping)[0] for hide in (False, True))
     assert shown.observations[0].split("\n")[1].startswith("task classic/cartpole@train-")
     assert hidden.observations[0].split("\n")[1] == "task unnamed learner ppo"
     assert shown.observations[0].split("\n")[2:] == hidden.observations[0].split("\n")[2:]
 
 
-def test_leaving_ends_all_threads_and_errors_are_raised() -> None:
-    before = threading.active_count()
-    with Playground(iter(job([i]) for i in range(1000)), threads=3) as ground:
-        assert len(ground.play(keeping, 2)) == 2
-    assert threading.active_count() == before
+def test_urgent_jobs_come_first_and_leaving_abandons_the_rest() -> None:
+    asked = []
 
+    def other(observations: Sequence[str], seeds: Sequence[int]) -> list[Answer]:
+        asked.append(len(observations))
+        return keeping(observations, seeds)
+
+    with Playground((job([i]) for i in range(1000)), processes=2) as ground:
+        policies = {"keep": keeping, "other": other}
+        assert len(ground.play(policies, "keep", 2)) == 2
+        urgent = ground.play_first([job([1, 2], policy="other"), job([3], policy="other")], policies)
+        assert len(urgent) == 3
+        assert sum(asked) == 9
+        assert len(ground.play(policies, "keep", 2)) == 2
+        workers = [worker.process for worker in ground._workers]
+    assert not any(worker.is_alive() for worker in workers)
+
+
+def test_what_goes_wrong_is_said() -> None:
     def fail(observations: Sequence[str], seeds: Sequence[int]) -> list[Answer]:
         raise ZeroDivisionError("in the policy")
 
-    with pytest.raises(ZeroDivisionError), Playground(iter([job([1])]), threads=1) as ground:
-        ground.play(fail, 1)
+    with pytest.raises(ZeroDivisionError), Playground(iter([job([1])]), processes=1) as ground:
+        ground.play({"keep": fail}, "keep", 1)
     with (
-        pytest.raises(InvalidConfiguration, match="whole rollouts"),
-        Playground(iter([job([1], inner_steps=1000)]), threads=1) as ground,
+        pytest.raises(EpisodesFailed, match=r"(?s)classic/cartpole random, seeds \(1,\).*whole rollouts"),
+        Playground(iter([job([1], inner_steps=1000)]), processes=1) as ground,
     ):
-        ground.play(keeping, 1)
-    assert threading.active_count() == before
+        ground.play({"keep": keeping}, "keep", 1)
+
+    def kill(observations: Sequence[str], seeds: Sequence[int]) -> list[Answer]:
+        ground._workers[0].process.kill()
+        return keeping(observations, seeds)
+
+    with Playground(iter([job([7])]), processes=1) as ground, pytest.raises(EpisodesFailed, match="exit code -9"):
+        ground.play({"keep": kill}, "keep", 1)
 
 
 # -- learning ----------------------------------------------------------------------------------------------------------
