@@ -42,6 +42,10 @@ class Prompts:
         """Position of each token in its prompt, int64 ``[members, tokens]``; 0 for padding."""
         return (self.valid.long().cumsum(dim=1) - 1).clamp(min=0)
 
+    def select(self, members: Tensor) -> Prompts:
+        """Those of some members, int64 ``[members]``; the padding stays."""
+        return Prompts(self.ids[members], self.valid[members])
+
 
 class CausalModel:
     """Model and tokenizer, loaded once.
@@ -95,12 +99,7 @@ class CausalModel:
 
     def prompt_ids(self, observation: str) -> list[int]:
         """The prompt as tokens: by the tokenizer's chat template if it has one, else as plain text."""
-        ids: list[int]
-        if not getattr(self.tokenizer, "chat_template", None):
-            ids = self.tokenizer(prompt.plain(observation))["input_ids"]
-            # Some tokenizers close every text; the completion is still to come.
-            return ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids
-        return self.plain_ids(self._template(prompt.messages(observation)))
+        return self._prompt_ids([observation])[0]
 
     def plain_ids(self, text: str) -> list[int]:
         """Tokens of a text, nothing added."""
@@ -125,7 +124,7 @@ class CausalModel:
         Raises:
             InvalidConfiguration: if one is too long for the model.
         """
-        rows = [self.prompt_ids(observation) for observation in observations]
+        rows = self._prompt_ids(observations)
         longest = max(len(row) for row in rows)
         if self.context is not None and longest + room > self.context:
             raise InvalidConfiguration(
@@ -138,6 +137,16 @@ class CausalModel:
             ids[i, longest - len(row) :] = torch.tensor(row)
             valid[i, longest - len(row) :] = True
         return Prompts(ids.to(self.device), valid.to(self.device))
+
+    def _prompt_ids(self, observations: Sequence[str]) -> list[list[int]]:
+        rows: list[list[int]]
+        if getattr(self.tokenizer, "chat_template", None):
+            texts = [self._template(prompt.messages(observation)) for observation in observations]
+            rows = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+            return rows
+        rows = self.tokenizer([prompt.plain(observation) for observation in observations])["input_ids"]
+        # Some tokenizers close every text; the completion is still to come.
+        return [ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids for ids in rows]
 
     def _template(self, chat: list[dict[str, str]]) -> str:
         options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
