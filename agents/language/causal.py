@@ -22,7 +22,7 @@ _BLOCK = 1 << 24
 
 @dataclass(frozen=True)
 class Prompts:
-    """Prompts side by side, padded on the left.
+    """Prompts side by side, padded on the left (or the right; see :meth:`shifted`).
 
     Args:
         ids: int64 ``[members, tokens]``.
@@ -41,6 +41,11 @@ class Prompts:
     def positions(self) -> Tensor:
         """Position of each token in its prompt, int64 ``[members, tokens]``; 0 for padding."""
         return (self.valid.long().cumsum(dim=1) - 1).clamp(min=0)
+
+    def shifted(self) -> Prompts:
+        """The same with the padding on the right, where causal attention never sees it: the prompts need no mask."""
+        order = self.valid.long().argsort(dim=1, descending=True, stable=True)
+        return Prompts(self.ids.gather(1, order), self.valid.gather(1, order))
 
     def select(self, members: Tensor) -> Prompts:
         """Those of some members, int64 ``[members]``; the padding stays."""
@@ -131,11 +136,10 @@ class CausalModel:
                 f"The prompt has {longest} tokens and the answer takes up to {room}; the model reads {self.context}. "
                 "Choose a model with a longer context"
             )
+        lengths = torch.tensor([len(row) for row in rows])
+        valid = torch.arange(longest) >= longest - lengths[:, None]
         ids = torch.zeros(len(rows), longest, dtype=torch.long)
-        valid = torch.zeros(len(rows), longest, dtype=torch.bool)
-        for i, row in enumerate(rows):
-            ids[i, longest - len(row) :] = torch.tensor(row)
-            valid[i, longest - len(row) :] = True
+        ids[valid] = torch.tensor([token for row in rows for token in row])
         return Prompts(ids.to(self.device), valid.to(self.device))
 
     def _prompt_ids(self, observations: Sequence[str]) -> list[list[int]]:

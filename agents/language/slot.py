@@ -123,14 +123,8 @@ class SlotPolicy:
         This is speculative decoding (Leviathan et al. 2023, arXiv:2211.17192) with a constant as its draft model.
         Choices follow from scores and draws alone, so it comes to the same choices when they are sampled, too.
         """
-        model, last = self.model.model, len(layout.slots) - 1
-        cache = model(
-            input_ids=prompts.ids,
-            attention_mask=prompts.valid.long(),
-            position_ids=prompts.positions,
-            use_cache=True,
-            logits_to_keep=1,
-        ).past_key_values
+        model, prompts, last = self.model.model, prompts.shifted(), len(layout.slots) - 1
+        cache = model(input_ids=prompts.ids, use_cache=True, logits_to_keep=1).past_key_values
         choices = torch.full_like(draws, KEEP, dtype=torch.long)
         scores = torch.zeros(*choices.shape, len(prompt.CHOICES), device=choices.device)
         going = torch.arange(len(choices), device=choices.device)
