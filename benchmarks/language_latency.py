@@ -6,7 +6,7 @@
 Measured is :meth:`agents.language.slot.SlotPolicy.decide`, from text observations to decisions, tokenisation included,
 with small Llamas on one thread, for 1, 10 and 64 members in the middle of PPO runs on CartPole.
 
-How many passes through the model a decision takes depends on how often drafts are right; the first one keeps everything.
+How many passes through the model a decision takes depends on how often drafts are right. The first keeps everything.
 
 - *right*: all members keep everything. A gate that no probability reaches makes a model do so.
 - *edits*: the most likely choices of random weights, nearly all of them edits. They hang little on the choices before
@@ -42,7 +42,8 @@ import hpbench  # noqa: F401 - registers the ids
 from agents.language import prompt
 from agents.language.causal import CausalModel, Prompts
 from agents.language.layout import SlotLayout
-from agents.language.slot import SlotOptions, SlotPolicy, _additive, _rows
+from agents.language.passes import additive
+from agents.language.slot import SlotOptions, SlotPolicy, _rows
 from hpbench.seeding import uniform
 
 CASES = {"right": (SlotOptions(gate=1.0), 1.0), "edits": (SlotOptions(), 1.0), "chaos": (SlotOptions(), 10.0)}
@@ -86,7 +87,7 @@ class SlotAfterSlot(SlotPolicy):
             tree, columns = layout.tree(choices), slice(done, slot.end)
             logits = self.model.model(
                 input_ids=tree.ids[:, columns],
-                attention_mask=_additive(_rows(prompts, tree, columns), self.model.model.dtype),
+                attention_mask=additive(_rows(prompts, tree, columns), self.model.model.dtype),
                 position_ids=prompts.lengths[:, None] + tree.positions[:, columns],
                 past_key_values=cache,
                 use_cache=True,
@@ -138,7 +139,8 @@ def answers(size: str, case: str, most: int) -> Callable[[dict[str, Any]], dict[
         shown = observations[: request["members"]]
         seeds = list(range(len(shown)))
         passes = []
-        hook = model.model.register_forward_pre_hook(lambda *_: passes.append(None))
+        first = model.model.model.layers[0].self_attn.k_proj
+        hook = first.register_forward_pre_hook(lambda *_: passes.append(None))
         begin = time.perf_counter()
         decisions = after.decide(shown, seeds)
         middle = time.perf_counter()
@@ -216,11 +218,12 @@ def main() -> None:
         for result in results
     ]
     notes = (
-        f"Quantiles over {rounds} decisions of all members together, on one thread, from texts to decisions; prompts of up "
-        f"to {max(result['prompt_tokens'] for result in results)} tokens. Random weights. Right: all members keep "
-        "everything, as the first draft does. Edits: the most likely choices, nearly all of them edits. Chaos: weights so "
-        "large that every choice hangs on all before it. Passes: one over the prompts, and those over the slots until every "
-        "draft is right. Before: slot after slot, ten passes; the same choices."
+        f"Quantiles over {rounds} decisions of all members together, on one thread, from texts to decisions. Prompts "
+        f"of up to {max(result['prompt_tokens'] for result in results)} tokens. Random weights. Right: members keep "
+        "everything, as the first draft does. Edits: the most likely choices, nearly all of them edits. Chaos: "
+        "weights so large that every choice hangs on all before it. Passes: one over the prompts, and those over the "
+        "slots until every draft is right. Before: slot after slot, ten passes of the model as transformers runs it; "
+        "the same choices."
     )
     write_results(
         options.out,

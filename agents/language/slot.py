@@ -20,6 +20,7 @@ from agents.language import prompt
 from agents.language.causal import CausalModel, Prompts
 from agents.language.decision import Decision
 from agents.language.layout import SlotLayout, Tree
+from agents.language.passes import additive, open_passes
 from agents.language.whole import fill_whole, has_full_attention
 from hpbench.errors import InvalidConfiguration
 from hpbench.hyperparameter import KEEP
@@ -123,8 +124,8 @@ class SlotPolicy:
         This is speculative decoding (Leviathan et al. 2023, arXiv:2211.17192) with a constant as its draft model.
         Choices follow from scores and draws alone, so it comes to the same choices when they are sampled, too.
         """
-        model, prompts, last = self.model.model, prompts.shifted(), len(layout.slots) - 1
-        cache = model(input_ids=prompts.ids, use_cache=True, logits_to_keep=1).past_key_values
+        prompts, last = prompts.shifted(), len(layout.slots) - 1
+        passes = open_passes(self.model.model, prompts.ids)
         choices = torch.full_like(draws, KEEP, dtype=torch.long)
         scores = torch.zeros(*choices.shape, len(prompt.CHOICES), device=choices.device)
         going = torch.arange(len(choices), device=choices.device)
@@ -132,14 +133,12 @@ class SlotPolicy:
         while len(going):
             open_slots, columns = slice(first, None), slice(start, layout.slots[last].end)
             drafted, shown, tree = choices[going, first:], prompts.select(going), layout.tree(choices[going])
-            logits = model(
-                input_ids=tree.ids[:, columns],
-                attention_mask=_additive(_rows(shown, tree, columns), model.dtype),
-                position_ids=shown.lengths[:, None] + tree.positions[:, columns],
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=layout.read_columns(open_slots) - start,
-            ).logits
+            logits = passes.columns(
+                tree.ids[:, columns],
+                shown.lengths[:, None] + tree.positions[:, columns],
+                _rows(shown, tree, columns),
+                layout.read_columns(open_slots) - start,
+            )
             found = layout.scores(logits, open_slots)
             chosen = self._choose(found.double(), draws[going, first:])
             scores[going, first:], choices[going, first:] = found, chosen
@@ -150,8 +149,7 @@ class SlotPolicy:
             if len(going):
                 final = first + int(wrong[rows].long().argmax(dim=1).min())
                 first, start = final + 1, layout.slots[final].end
-                cache.batch_select_indices(rows)
-                cache.crop(start - columns.stop)
+                passes.keep(rows, start)
         return scores, choices
 
     def _choose(self, logs: Tensor, draws: Tensor) -> Tensor:
@@ -195,7 +193,7 @@ def choice_scores(model: Any, layout: SlotLayout, prompts: Prompts, choices: Ten
     below = _rows(prompts, tree, slice(0, layout.columns))
     logits = model(
         input_ids=torch.cat((prompts.ids, tree.ids), dim=1),
-        attention_mask=_additive(torch.cat((above, below), dim=1), next(model.parameters()).dtype),
+        attention_mask=additive(torch.cat((above, below), dim=1), next(model.parameters()).dtype),
         position_ids=torch.cat((prompts.positions, prompts.lengths[:, None] + tree.positions), dim=1),
         use_cache=False,
         logits_to_keep=layout.read_columns() + width,
@@ -213,9 +211,3 @@ def _rows(prompts: Prompts, tree: Tree, columns: slice) -> Tensor:
     tokens + end]``."""
     visible = tree.visible[:, columns, : columns.stop]
     return torch.cat((prompts.valid[:, None, :].expand(-1, visible.shape[1], -1), visible), dim=2)
-
-
-def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """A mask that every attention implementation takes: added to the scores, ``[members, 1, queries, keys]``."""
-    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
-    return mask.masked_fill(~visible, torch.finfo(dtype).min)[:, None]

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from agents.language import prompt
+from agents.language import prompt, slot
 from agents.language.causal import CausalModel
 from agents.language.decision import Decision
 from agents.language.layout import SlotLayout
+from agents.language.passes import LlamaPasses, Passes, open_passes
 from agents.language.slot import SlotOptions, SlotPolicy, choice_scores, log_probability
 from agents.language.whole import has_full_attention
 from hpbench.errors import InvalidConfiguration
@@ -150,12 +151,23 @@ def passes(
     policy: SlotPolicy, observations: list[str], seeds: list[int]
 ) -> tuple[list[Decision], list[tuple[int, int]]]:
     """The decisions, and members and tokens of each pass through the model."""
-    seen = []
-    hook = policy.model.model.register_forward_pre_hook(
-        lambda module, args, kwargs: seen.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
-    )
-    decisions = policy.decide(observations, seeds)
-    hook.remove()
+    seen: list[tuple[int, int]] = []
+
+    def open_and_watch(network: Any, ids: torch.Tensor) -> Passes:
+        opened = open_passes(network, ids)
+        columns = opened.columns
+        seen.append((len(ids), ids.shape[1]))
+
+        def watched(ids: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+            seen.append((len(ids), ids.shape[1]))
+            return columns(ids, *rest)
+
+        opened.columns = watched  # type: ignore[method-assign]
+        return opened
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slot, "open_passes", open_and_watch)
+        decisions = policy.decide(observations, seeds)
     return decisions, seen
 
 
@@ -189,6 +201,32 @@ def test_a_draft_changes_no_choice(model: CausalModel, observations: list[str], 
     made = assert_as_slot_after_slot(SlotPolicy(model, options), observations)
     assert len(set(made)) > 1 or not options.sample  # the most likely edits may be the same for all
     assert any(choice != KEEP for row in made for choice in row)
+
+
+@torch.no_grad()
+def test_passes_of_a_llama(make_model: Callable[..., Any]) -> None:
+    """The same logits as those of transformers, over prompts, columns, and others in their place."""
+    model = make_model("llama", 50)
+    generator = torch.Generator().manual_seed(0)
+    prompts, ids = (torch.randint(2, 50, shape, generator=generator) for shape in ((3, 7), (3, 5)))
+    seen = torch.ones(3, 12, dtype=torch.bool)
+    seen[0, 4:7] = False  # padding
+    visible = seen[:, None] & (torch.rand(3, 5, 12, generator=generator) < 0.7)
+    visible[:, :, 0] = True
+    positions, read = torch.tensor([[4], [7], [7]]) + torch.arange(5), torch.tensor([0, 3])
+    assert type(open_passes(model, prompts)) is LlamaPasses
+    logits = []
+    for kind in (Passes, LlamaPasses):
+        passes = kind(model, prompts)
+        first = passes.columns(ids, positions, visible, read)
+        passes.keep(torch.tensor([0, 2]), 2)
+        second = passes.columns(ids[[0, 2], 2:].flip(1), positions[[0, 2], 2:], visible[[0, 2], 2:], torch.tensor([2]))
+        logits.append((first, second))
+    for expected, ours in zip(*logits, strict=True):
+        assert expected.std() > 0.1
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+    assert type(open_passes(model.bfloat16(), prompts)) is Passes
+    assert type(open_passes(make_model("gpt2", 50), prompts)) is Passes
 
 
 def test_a_right_draft_takes_one_pass_more_than_the_prompts(model: CausalModel, observations: list[str]) -> None:
