@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+CACHED_TOKENS = 512
+"""Tokens of prompts that are read at once on a CPU."""
+
 
 class Passes:
     """A model behind prompts that it has read.
@@ -20,10 +23,11 @@ class Passes:
     Args:
         model: a causal language model with full attention in every layer.
         ids: the prompts, int64 ``[members, tokens]``, padded on the right.
+        room: the most columns that will stand behind them.
     """
 
-    def __init__(self, model: Any, ids: Tensor) -> None:
-        self.model, self.width = model, ids.shape[1]
+    def __init__(self, model: Any, ids: Tensor, room: int) -> None:
+        self.model, self.width, self.room = model, ids.shape[1], room
         self._read_prompts(ids)
 
     def _read_prompts(self, ids: Tensor) -> None:
@@ -58,21 +62,34 @@ class LlamaPasses(Passes):
     """The same for Llamas in float32; see :func:`open_passes`."""
 
     def _read_prompts(self, ids: Tensor) -> None:
-        nothing = torch.empty(0, dtype=torch.long, device=ids.device)
-        self._keys_values: list[tuple[Tensor, Tensor]] = []
-        self._run(ids, torch.arange(self.width, device=ids.device)[None], None, nothing)
+        config, network = self.model.config, self.model.model
+        shape = (len(ids), config.num_key_value_heads, self.width + self.room, network.layers[0].self_attn.head_dim)
+        # All members' keys and values of each layer; the first of the tokens are filled in.
+        self._keys, self._values = (
+            [torch.empty(shape, dtype=self.model.dtype, device=ids.device) for _ in network.layers] for _ in range(2)
+        )
+        self._filled = 0
+        positions, nothing = torch.arange(self.width, device=ids.device)[None], ids.new_empty(0)
+        # On a CPU, a few members at a time: what is in between stays in the cache of the processor.
+        some = max(1, CACHED_TOKENS // self.width) if ids.device.type == "cpu" else len(ids)
+        for start in range(0, len(ids), some):
+            self._run(slice(start, start + some), ids[start : start + some], positions, None, nothing)
+        self._filled = self.width
 
     def columns(self, ids: Tensor, positions: Tensor, visible: Tensor, read: Tensor) -> Tensor:
-        logits: Tensor = self.model.lm_head(self._run(ids, positions, additive(visible, self.model.dtype), read))
+        hidden = self._run(slice(None), ids, positions, additive(visible, self.model.dtype), read)
+        self._filled += ids.shape[1]
+        logits: Tensor = self.model.lm_head(hidden)
         return logits
 
     def keep(self, members: Tensor, columns: int) -> None:
-        end = self.width + columns
-        self._keys_values = [(keys[members, :, :end], values[members, :, :end]) for keys, values in self._keys_values]
+        if len(members) < len(self._keys[0]):
+            self._keys, self._values = ([part[members] for part in parts] for parts in (self._keys, self._values))
+        self._filled = self.width + columns
 
-    def _run(self, ids: Tensor, positions: Tensor, mask: Tensor | None, read: Tensor) -> Tensor:
+    def _run(self, members: slice, ids: Tensor, positions: Tensor, mask: Tensor | None, read: Tensor) -> Tensor:
         """What the language model's head is given, ``[members, columns read, hidden]``."""
-        network, before = self.model.model, self._keys_values
+        network, start, end = self.model.model, self._filled, self._filled + ids.shape[1]
         hidden = network.embed_tokens(ids)
         cosines, sines = (part[:, :, None] for part in network.rotary_emb(hidden, positions))
         half = sines.shape[-1] // 2
@@ -82,16 +99,13 @@ class LlamaPasses(Passes):
             """Rotary position embedding (Su et al. 2021, arXiv:2104.09864), halves as pairs."""
             return torch.addcmul(heads * cosines, heads.roll(half, dims=-1), sines)
 
-        now = []
         for i, layer in enumerate(network.layers):
             attention, norm = layer.self_attn, layer.input_layernorm
             shape = (*hidden.shape[:-1], -1, attention.head_dim)
             inner = _normalised(norm, hidden)
-            keys = turned(attention.k_proj(inner).view(shape)).transpose(1, 2)
-            values = attention.v_proj(inner).view(shape).transpose(1, 2)
-            if before:
-                keys, values = (torch.cat(parts, dim=2) for parts in zip(before[i], (keys, values), strict=True))
-            now.append((keys, values))
+            keys, values = self._keys[i][members, :, :end], self._values[i][members, :, :end]
+            keys[:, :, start:] = turned(attention.k_proj(inner).view(shape)).transpose(1, 2)
+            values[:, :, start:] = attention.v_proj(inner).view(shape).transpose(1, 2)
             if i == len(network.layers) - 1:
                 # Of the last layer, keys and values are kept; everything else only matters where logits are read.
                 hidden, inner, cosines, sines = (part[:, read] for part in (hidden, inner, cosines, sines))
@@ -110,17 +124,16 @@ class LlamaPasses(Passes):
             )
             hidden = hidden + attention.o_proj(seen.transpose(1, 2).flatten(2))
             hidden = hidden + layer.mlp(_normalised(layer.post_attention_layernorm, hidden))
-        self._keys_values = now
         return _normalised(network.norm, hidden)
 
 
-def open_passes(model: Any, ids: Tensor) -> Passes:
+def open_passes(model: Any, ids: Tensor, room: int) -> Passes:
     """The passes that suit a model, with these prompts read; arguments as for :class:`Passes`."""
     import transformers
 
     # Not of a subclass, or something that wraps it: those may do more than is done here.
     llama = type(model) is transformers.LlamaForCausalLM and model.dtype == torch.float32
-    return (LlamaPasses if llama else Passes)(model, ids)
+    return (LlamaPasses if llama else Passes)(model, ids, room)
 
 
 def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:

@@ -125,7 +125,7 @@ class SlotPolicy:
         Choices follow from scores and draws alone, so it comes to the same choices when they are sampled, too.
         """
         prompts, last = prompts.shifted(), len(layout.slots) - 1
-        passes = open_passes(self.model.model, prompts.ids)
+        passes = open_passes(self.model.model, prompts.ids, layout.columns)
         choices = torch.full_like(draws, KEEP, dtype=torch.long)
         scores = torch.zeros(*choices.shape, len(prompt.CHOICES), device=choices.device)
         going = torch.arange(len(choices), device=choices.device)

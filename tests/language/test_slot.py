@@ -153,8 +153,8 @@ def passes(
     """The decisions, and members and tokens of each pass through the model."""
     seen: list[tuple[int, int]] = []
 
-    def open_and_watch(network: Any, ids: torch.Tensor) -> Passes:
-        opened = open_passes(network, ids)
+    def open_and_watch(network: Any, ids: torch.Tensor, room: int) -> Passes:
+        opened = open_passes(network, ids, room)
         columns = opened.columns
         seen.append((len(ids), ids.shape[1]))
 
@@ -214,10 +214,10 @@ def test_passes_of_a_llama(make_model: Callable[..., Any]) -> None:
     visible = seen[:, None] & (torch.rand(3, 5, 12, generator=generator) < 0.7)
     visible[:, :, 0] = True
     positions, read = torch.tensor([[4], [7], [7]]) + torch.arange(5), torch.tensor([0, 3])
-    assert type(open_passes(model, prompts)) is LlamaPasses
+    assert type(open_passes(model, prompts, 5)) is LlamaPasses
     logits = []
     for kind in (Passes, LlamaPasses):
-        passes = kind(model, prompts)
+        passes = kind(model, prompts, 5)
         first = passes.columns(ids, positions, visible, read)
         passes.keep(torch.tensor([0, 2]), 2)
         second = passes.columns(ids[[0, 2], 2:].flip(1), positions[[0, 2], 2:], visible[[0, 2], 2:], torch.tensor([2]))
@@ -225,8 +225,8 @@ def test_passes_of_a_llama(make_model: Callable[..., Any]) -> None:
     for expected, ours in zip(*logits, strict=True):
         assert expected.std() > 0.1
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
-    assert type(open_passes(model.bfloat16(), prompts)) is Passes
-    assert type(open_passes(make_model("gpt2", 50), prompts)) is Passes
+    assert type(open_passes(model.bfloat16(), prompts, 5)) is Passes
+    assert type(open_passes(make_model("gpt2", 50), prompts, 5)) is Passes
 
 
 def test_a_right_draft_takes_one_pass_more_than_the_prompts(model: CausalModel, observations: list[str]) -> None:
