@@ -1,7 +1,7 @@
 """Passes of a causal language model over prompts and, behind them on a key-value cache, over columns of a layout.
 
 :class:`Passes` works with any model of transformers that has full attention. :class:`LlamaPasses` does the same
-arithmetic for its Llamas with about half the time on a CPU: small models spend much of theirs on what is never read
+arithmetic for its Llamas in less time: on a CPU, small models spend much of theirs on what is never read
 (queries, outputs and feed-forward parts of the prompt's last layer) and on many small operations.
 """
 
