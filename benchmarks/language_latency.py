@@ -29,6 +29,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,21 @@ MEMBERS = (1, 10, 64)
 SIZES = ("0.8M", "5M")
 QUICK = "tiny"
 CONFIG = {"num_envs": 4, "num_steps": 128}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a worker measures.
+
+    Args:
+        size: of the model.
+        case: of :data:`CASES`.
+        members: the most there will be.
+    """
+
+    size: str
+    case: str
+    members: int
 
 
 class SlotAfterSlot(SlotPolicy):
@@ -121,19 +137,18 @@ def observe(members: int) -> list[str]:
     return observations
 
 
-def answers(size: str, case: str, most: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def answers(subject: Subject) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """The worker's side: seconds of decisions of one model, both ways, in turn."""
     from agents.training.architecture import make_model, make_tokenizer
 
-    torch.set_num_threads(1)
     tokenizer = make_tokenizer()
-    model = CausalModel(make_model(size, tokenizer), tokenizer)
-    options, factor = CASES[case]
+    model = CausalModel(make_model(subject.size, tokenizer), tokenizer)
+    options, factor = CASES[subject.case]
     with torch.no_grad():
         for weight in model.model.parameters():
             weight.mul_(factor if weight.ndim > 1 else 1.0)
     after, before = (kind(model, options) for kind in (SlotPolicy, SlotAfterSlot))
-    observations = observe(most)
+    observations = observe(subject.members)
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
         shown = observations[: request["members"]]
@@ -163,7 +178,7 @@ def answers(size: str, case: str, most: int) -> Callable[[dict[str, Any]], dict[
 def measure(size: str, case: str, members: Sequence[int], rounds: int) -> list[dict[str, Any]]:
     """One result for each number of members."""
     results = []
-    with Worker(__file__, {"size": size, "case": case, "most": max(members)}) as worker:
+    with Worker(__file__, asdict(Subject(size, case, max(members)))) as worker:
         for count in members:
             worker.ask(members=count)  # first calls
             rows = [worker.ask(members=count) for _ in range(rounds if count <= 10 else max(2, rounds // 3))]
@@ -193,7 +208,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.worker is not None:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
-        serve(answers(**json.loads(options.worker)))
+        torch.set_num_threads(1)
+        serve(answers(Subject(**json.loads(options.worker))))
         return
     sizes, members, rounds = ((QUICK,), (1, 3), 2) if options.quick else (SIZES, MEMBERS, options.rounds)
     results = [result for size in sizes for case in CASES for result in measure(size, case, members, rounds)]
