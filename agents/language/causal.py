@@ -22,7 +22,7 @@ _BLOCK = 1 << 24
 
 @dataclass(frozen=True)
 class Prompts:
-    """Prompts side by side, padded on the left.
+    """Prompts side by side, padded on the left (or the right; see :meth:`shifted`).
 
     Args:
         ids: int64 ``[members, tokens]``.
@@ -41,6 +41,15 @@ class Prompts:
     def positions(self) -> Tensor:
         """Position of each token in its prompt, int64 ``[members, tokens]``; 0 for padding."""
         return (self.valid.long().cumsum(dim=1) - 1).clamp(min=0)
+
+    def shifted(self) -> Prompts:
+        """The same with the padding on the right, where causal attention never sees it: the prompts need no mask."""
+        order = self.valid.long().argsort(dim=1, descending=True, stable=True)
+        return Prompts(self.ids.gather(1, order), self.valid.gather(1, order))
+
+    def select(self, members: Tensor) -> Prompts:
+        """Those of some members, int64 ``[members]``; the padding stays."""
+        return Prompts(self.ids[members], self.valid[members])
 
 
 class CausalModel:
@@ -95,12 +104,7 @@ class CausalModel:
 
     def prompt_ids(self, observation: str) -> list[int]:
         """The prompt as tokens: by the tokenizer's chat template if it has one, else as plain text."""
-        ids: list[int]
-        if not getattr(self.tokenizer, "chat_template", None):
-            ids = self.tokenizer(prompt.plain(observation))["input_ids"]
-            # Some tokenizers close every text; the completion is still to come.
-            return ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids
-        return self.plain_ids(self._template(prompt.messages(observation)))
+        return self._prompt_ids([observation])[0]
 
     def plain_ids(self, text: str) -> list[int]:
         """Tokens of a text, nothing added."""
@@ -125,19 +129,28 @@ class CausalModel:
         Raises:
             InvalidConfiguration: if one is too long for the model.
         """
-        rows = [self.prompt_ids(observation) for observation in observations]
+        rows = self._prompt_ids(observations)
         longest = max(len(row) for row in rows)
         if self.context is not None and longest + room > self.context:
             raise InvalidConfiguration(
                 f"The prompt has {longest} tokens and the answer takes up to {room}; the model reads {self.context}. "
                 "Choose a model with a longer context"
             )
+        lengths = torch.tensor([len(row) for row in rows])
+        valid = torch.arange(longest) >= longest - lengths[:, None]
         ids = torch.zeros(len(rows), longest, dtype=torch.long)
-        valid = torch.zeros(len(rows), longest, dtype=torch.bool)
-        for i, row in enumerate(rows):
-            ids[i, longest - len(row) :] = torch.tensor(row)
-            valid[i, longest - len(row) :] = True
+        ids[valid] = torch.tensor([token for row in rows for token in row])
         return Prompts(ids.to(self.device), valid.to(self.device))
+
+    def _prompt_ids(self, observations: Sequence[str]) -> list[list[int]]:
+        rows: list[list[int]]
+        if getattr(self.tokenizer, "chat_template", None):
+            texts = [self._template(prompt.messages(observation)) for observation in observations]
+            rows = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+            return rows
+        rows = self.tokenizer([prompt.plain(observation) for observation in observations])["input_ids"]
+        # Some tokenizers close every text; the completion is still to come.
+        return [ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids for ids in rows]
 
     def _template(self, chat: list[dict[str, str]]) -> str:
         options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}

@@ -113,28 +113,38 @@ class SlotLayout:
 
     def tree(self, choices: Tensor) -> Tree:
         """The columns for choices int64 ``[members, slots]``. Columns up to a slot do not depend on its choice."""
-        paths = self._lengths[torch.arange(len(self.slots), device=choices.device), choices]  # [members, slots]
-        sizes = self._skeletons + paths
-        starts = sizes.cumsum(dim=1) - sizes
-        ids = self._ids.expand(len(choices), -1).clone()
-        positions = starts[:, self._slot] + self._depth
-        kept = self._kept.expand(len(choices), -1).clone()
-        for h, slot in enumerate(self.slots):
-            ids[:, slot.end] = self._last[h][choices[:, h]]
-            positions[:, slot.end] = starts[:, h] + sizes[:, h] - 1
-            kept[:, slot.root + 1 : slot.end] = self._on_path[h][choices[:, h]]
+        slots = torch.arange(len(self.slots), device=choices.device)
+        sizes = self._skeletons + self._lengths[slots, choices]  # [members, slots]
+        ends = sizes.cumsum(dim=1)
+        ids = self._ids.repeat(len(choices), 1)
+        ids[:, self._ends] = self._last[slots, choices]
+        positions = (ends - sizes)[:, self._slot] + self._depth
+        positions[:, self._ends] = ends - 1
+        kept = self._kept | self._on_path[slots, choices].any(dim=1)
         visible = self._inside | (self._after & kept[:, None, :])
         return Tree(ids, positions, visible)
 
-    def scores(self, logits: Tensor, h: int) -> Tensor:
-        """Log-probability of each choice of slot ``h`` among its choices, float32 ``[members, choices]``.
+    def read_columns(self, which: slice = slice(None)) -> Tensor:
+        """The columns whose logits :meth:`scores` wants, those of each slot from its root to its last inner node:
+        int64 ``[columns read]``, ascending.
 
         Args:
-            logits: of the columns from the slot's root to its last inner node, ``[members, 1 + nodes, vocabulary]``.
+            which: of the slots; all by default.
+        """
+        return torch.cat(self._read_columns[which])
+
+    def scores(self, logits: Tensor, which: slice = slice(None)) -> Tensor:
+        """Log-probability of each choice of some slots among the choices of its slot, float32 ``[members, slots,
+        choices]``.
+
+        Args:
+            logits: of :meth:`read_columns` for these slots, ``[members, columns read, vocabulary]``.
+            which: of the slots; all by default.
         """
         logits = logits.float()
-        columns, tokens, used = self._reads[h]
-        logs = logits[:, columns, tokens] - logits.logsumexp(dim=-1)[:, columns]  # [members, choices, tokens]
+        columns, tokens, used = (part[which] for part in self._reads)  # [slots, choices, tokens]
+        columns = columns - sum(map(len, self._read_columns[: which.indices(len(self.slots))[0]]))
+        logs = logits[:, columns, tokens] - logits.logsumexp(dim=-1)[:, columns]  # [members, slots, choices, tokens]
         return torch.where(used, logs, 0.0).sum(dim=-1).log_softmax(dim=-1)
 
     def size(self, choices: Sequence[int]) -> int:
@@ -175,12 +185,15 @@ class SlotLayout:
         self._inside, self._after = inside.to(device), after.to(device)
         self._skeletons = torch.tensor([len(slot.skeleton) for slot in self.slots], device=device)
         self._lengths = torch.tensor([[len(path) for path in slot.choices] for slot in self.slots], device=device)
-        self._last = [torch.tensor([path[-1] for path in slot.choices], device=device) for slot in self.slots]
-        self._on_path = [
-            torch.tensor([[path[: len(node)] == node for node in slot.nodes] for path in slot.choices], device=device)
-            for slot in self.slots
-        ]
-        self._reads = [tuple(part.to(device) for part in _reads(slot)) for slot in self.slots]
+        self._last = torch.tensor([[path[-1] for path in slot.choices] for slot in self.slots], device=device)
+        self._ends = torch.tensor([slot.end for slot in self.slots], device=device)
+        on_path = torch.zeros(*self._last.shape, self.columns, dtype=torch.bool)
+        for h, slot in enumerate(self.slots):
+            for c, path in enumerate(slot.choices):
+                on_path[h, c, [slot.column(node) for node in slot.nodes if path[: len(node)] == node]] = True
+        self._on_path = on_path.to(device)
+        self._read_columns = [torch.arange(slot.root, slot.end, device=device) for slot in self.slots]
+        self._reads = tuple(part.to(device) for part in _reads(self.slots))
 
 
 def _cut(skeleton: Path, choices: list[Path]) -> tuple[Path, list[Path], Path]:
@@ -203,14 +216,18 @@ def _prefix_free(paths: list[Path]) -> bool:
     return not any(i != j and b[: len(a)] == a for i, a in enumerate(paths) for j, b in enumerate(paths))
 
 
-def _reads(slot: Slot) -> tuple[Tensor, Tensor, Tensor]:
-    """For each token of each choice, ``[choices, tokens]``: the column (from the root) whose logits score it, the
+def _reads(slots: Sequence[Slot]) -> tuple[Tensor, Tensor, Tensor]:
+    """For each token of each choice, ``[slots, choices, tokens]``: which of the columns that are read scores it, the
     token, and whether there is one."""
-    width = max(map(len, slot.choices))
-    columns = torch.zeros(len(slot.choices), width, dtype=torch.long)
-    tokens = torch.zeros(len(slot.choices), width, dtype=torch.long)
-    used = torch.zeros(len(slot.choices), width, dtype=torch.bool)
-    for c, path in enumerate(slot.choices):
-        for i, token in enumerate(path):
-            columns[c, i], tokens[c, i], used[c, i] = slot.column(path[:i]) - slot.root, token, True
+    shape = (len(slots), len(prompt.CHOICES), max(len(path) for slot in slots for path in slot.choices))
+    columns, tokens = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    used = torch.zeros(shape, dtype=torch.bool)
+    before = 0
+    for h, slot in enumerate(slots):
+        columns[h] = before
+        for c, path in enumerate(slot.choices):
+            for i, token in enumerate(path):
+                columns[h, c, i], tokens[h, c, i] = before + slot.column(path[:i]) - slot.root, token
+                used[h, c, i] = True
+        before += slot.end - slot.root
     return columns, tokens, used

@@ -20,6 +20,7 @@ from agents.language import prompt
 from agents.language.causal import CausalModel, Prompts
 from agents.language.decision import Decision
 from agents.language.layout import SlotLayout, Tree
+from agents.language.passes import additive, open_passes
 from agents.language.whole import fill_whole, has_full_attention
 from hpbench.errors import InvalidConfiguration
 from hpbench.hyperparameter import KEEP
@@ -113,45 +114,54 @@ class SlotPolicy:
         return decisions
 
     def _fill(self, layout: SlotLayout, prompts: Prompts, draws: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores ``[members, slots, choices]`` and the choices made ``[members, slots]``, slot after slot on one
-        cache."""
-        members, slots = len(prompts.ids), len(layout.slots)
-        choices = torch.zeros(members, slots, dtype=torch.long, device=prompts.ids.device)
-        scores = torch.zeros(members, slots, len(prompt.CHOICES), device=prompts.ids.device)
-        cache = self.model.model(
-            input_ids=prompts.ids,
-            attention_mask=prompts.valid.long(),
-            position_ids=prompts.positions,
-            use_cache=True,
-            logits_to_keep=1,
-        ).past_key_values
-        done = 0
-        for h, slot in enumerate(layout.slots):
-            tree = layout.tree(choices)
-            columns = slice(done, slot.end)
-            output = self.model.model(
-                input_ids=tree.ids[:, columns],
-                attention_mask=_additive(_rows(prompts, tree, columns), self.model.model.dtype),
-                position_ids=prompts.lengths[:, None] + tree.positions[:, columns],
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=slot.end - slot.root,
+        """Scores ``[members, slots, choices]`` and the choices made ``[members, slots]``.
+
+        Slot after slot, each would take a pass of its own. Instead, one pass scores all slots behind a draft, at first
+        the completion that keeps everything. A slot is right if the draft is right in all slots before it. So the
+        choices are final up to the first that differs from the draft, that one included, and with it the draft is
+        corrected. Members whose drafts were right are done; the others are passed again from there on.
+
+        This is speculative decoding (Leviathan et al. 2023, arXiv:2211.17192) with a constant as its draft model.
+        Choices follow from scores and draws alone, so it comes to the same choices when they are sampled, too.
+        """
+        prompts, last = prompts.shifted(), len(layout.slots) - 1
+        passes = open_passes(self.model.model, prompts.ids, layout.columns)
+        choices = torch.full_like(draws, KEEP, dtype=torch.long)
+        scores = torch.zeros(*choices.shape, len(prompt.CHOICES), device=choices.device)
+        going = torch.arange(len(choices), device=choices.device)
+        first, start = 0, 0  # the first slot, and column, that any of the members going on still needs
+        while len(going):
+            open_slots, columns = slice(first, None), slice(start, layout.slots[last].end)
+            drafted, shown, tree = choices[going, first:], prompts.select(going), layout.tree(choices[going])
+            logits = passes.columns(
+                tree.ids[:, columns],
+                shown.lengths[:, None] + tree.positions[:, columns],
+                _rows(shown, tree, columns),
+                layout.read_columns(open_slots) - start,
             )
-            cache, done = output.past_key_values, slot.end
-            scores[:, h] = layout.scores(output.logits, h)
-            choices[:, h] = self._choose(scores[:, h].double(), draws[:, h])
+            found = layout.scores(logits, open_slots)
+            chosen = self._choose(found.double(), draws[going, first:])
+            scores[going, first:], choices[going, first:] = found, chosen
+            # The last slot's choice is final whether or not it was drafted: nothing comes after it.
+            wrong = (chosen != drafted)[:, :-1]
+            rows = wrong.any(dim=1).nonzero().squeeze(1)
+            going = going[rows]
+            if len(going):
+                final = first + int(wrong[rows].long().argmax(dim=1).min())
+                first, start = final + 1, layout.slots[final].end
+                passes.keep(rows, start)
         return scores, choices
 
     def _choose(self, logs: Tensor, draws: Tensor) -> Tensor:
-        """Choices ``[members]`` for log-probabilities ``[members, choices]`` and uniform numbers ``[members]``."""
-        edit = 1.0 - logs[:, KEEP].exp()
+        """Choices ``[...]`` for log-probabilities ``[..., choices]`` and uniform numbers ``[...]``."""
+        edit = 1.0 - logs[..., KEEP].exp()
         if self.options.gate is not None:
             logs = logs.clone()
-            logs[:, KEEP] = -torch.inf
+            logs[..., KEEP] = -torch.inf
         if self.options.sample:
             shares = (logs / self.options.temperature).softmax(dim=-1).cumsum(dim=-1)
             # Rounding may leave the last share a little below 1, and the draw between the two.
-            chosen = (shares <= draws[:, None] * shares[:, -1:]).sum(dim=-1).clamp(max=logs.shape[1] - 1)
+            chosen = (shares <= draws[..., None] * shares[..., -1:]).sum(dim=-1).clamp(max=logs.shape[-1] - 1)
         else:
             chosen = logs.argmax(dim=-1)
         return chosen if self.options.gate is None else torch.where(edit >= self.options.gate, chosen, KEEP)
@@ -181,17 +191,14 @@ def choice_scores(model: Any, layout: SlotLayout, prompts: Prompts, choices: Ten
     own = torch.eye(width, dtype=torch.bool, device=prompts.ids.device)  # padding sees itself: no row is empty
     above = torch.nn.functional.pad((causal & prompts.valid[:, None, :]) | own, (0, layout.columns))
     below = _rows(prompts, tree, slice(0, layout.columns))
-    roots = [(slot.root, slot.end) for slot in layout.slots]
-    read = torch.cat([torch.arange(root, end) for root, end in roots]).to(prompts.ids.device) + width
     logits = model(
         input_ids=torch.cat((prompts.ids, tree.ids), dim=1),
-        attention_mask=_additive(torch.cat((above, below), dim=1), next(model.parameters()).dtype),
+        attention_mask=additive(torch.cat((above, below), dim=1), next(model.parameters()).dtype),
         position_ids=torch.cat((prompts.positions, prompts.lengths[:, None] + tree.positions), dim=1),
         use_cache=False,
-        logits_to_keep=read,
+        logits_to_keep=layout.read_columns() + width,
     ).logits
-    parts = logits.split([end - root for root, end in roots], dim=1)
-    return torch.stack([layout.scores(part, h) for h, part in enumerate(parts)], dim=1)
+    return layout.scores(logits)
 
 
 def log_probability(scores: Tensor, choices: Tensor) -> Tensor:
@@ -204,9 +211,3 @@ def _rows(prompts: Prompts, tree: Tree, columns: slice) -> Tensor:
     tokens + end]``."""
     visible = tree.visible[:, columns, : columns.stop]
     return torch.cat((prompts.valid[:, None, :].expand(-1, visible.shape[1], -1), visible), dim=2)
-
-
-def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """A mask that every attention implementation takes: added to the scores, ``[members, 1, queries, keys]``."""
-    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
-    return mask.masked_fill(~visible, torch.finfo(dtype).min)[:, None]

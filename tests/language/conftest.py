@@ -14,6 +14,7 @@ import torch
 
 import hpbench  # noqa: F401 - registers the ids
 from agents.language import prompt
+from agents.language.causal import CausalModel
 
 transformers = pytest.importorskip("transformers", reason="needs the extra 'language'")
 
@@ -112,6 +113,21 @@ def make_model() -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def tokenizer(observations: list[str]) -> Any:
     return _make_tokenizer([prompt.SYSTEM, *observations])
+
+
+@pytest.fixture(scope="session", params=["llama", "gpt2", "chat"])
+def model(
+    request: pytest.FixtureRequest,
+    tokenizer: Any,
+    observations: list[str],
+    make_model: Callable[..., Any],
+    make_tokenizer: Callable[..., Any],
+) -> CausalModel:
+    """Models and tokenizers of three kinds; choices take several tokens."""
+    if request.param == "chat":
+        chat = make_tokenizer([prompt.SYSTEM, *observations], chat=True)
+        return CausalModel(make_model("llama", len(chat), seed=1), chat)
+    return CausalModel(make_model(request.param, len(tokenizer)), tokenizer)
 
 
 @pytest.fixture(scope="session")

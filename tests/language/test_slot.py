@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,20 +17,6 @@ from hpbench.errors import InvalidConfiguration
 from hpbench.hyperparameter import KEEP
 
 SEEDS = [11, 12, 13]
-
-
-@pytest.fixture(scope="module", params=["llama", "gpt2", "chat"])
-def model(
-    request: pytest.FixtureRequest,
-    tokenizer: Any,
-    observations: list[str],
-    make_model: Callable[..., Any],
-    make_tokenizer: Callable[..., Any],
-) -> CausalModel:
-    if request.param == "chat":
-        chat = make_tokenizer([prompt.SYSTEM, *observations], chat=True)
-        return CausalModel(make_model("llama", len(chat), seed=1), chat)
-    return CausalModel(make_model(request.param, len(tokenizer)), tokenizer)
 
 
 @torch.no_grad()
