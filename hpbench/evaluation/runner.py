@@ -193,7 +193,7 @@ def _plan(suite: Suite, entrants: list[Entrant], device: str, engine: str, threa
 
 def _budget(row: Row) -> tuple[int, int]:
     """Steps and decisions of a meta-episode."""
-    budget = tasks.make(row.task).budgets[row.tier]
+    budget = tasks.of_split(row.task).budgets[row.tier]
     steps = budget.steps if row.steps is None else row.steps
     return steps, budget.decisions if row.decisions is None else row.decisions
 

@@ -15,6 +15,8 @@ A suite file is TOML (or JSON with the same keys). Each ``[[rows]]`` table is a 
     seeds = "100-119"        # or a list
     decisions = 10           # optional, as are steps and evaluation_episodes: they override the tier
 
+A task may also be a whole split of variants, such as ``classic/cartpole@test``: each seed draws one of them.
+
 What is scored is pinned by the suite's hash. Change a suite and its name needs a new version.
 """
 
@@ -231,7 +233,7 @@ def _check_names(rows: Sequence[Row]) -> None:
     for row in rows:
         if row.env not in ENVIRONMENTS:
             raise UnknownName("environment", row.env, ENVIRONMENTS)
-        task = tasks.make(row.task)
+        task = tasks.of_split(row.task)
         if task.family != ENVIRONMENTS[row.env]:
             raise InvalidConfiguration(
                 f"Task {row.task!r} is not of the family of {row.env}, {ENVIRONMENTS[row.env]!r}"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from hpbench.errors import UnknownName
 from hpbench.registry import Registry
-from hpbench.tasks.base import Split, Task
+from hpbench.tasks.base import VARIANTS, Split, Task
 from hpbench.tasks.variants import make_variant, variant_names
 
 FAMILIES = Registry(
@@ -47,6 +47,17 @@ def make(task_id: str) -> Task:
     return make_variant(tasks[name], variant) if at else tasks[name]
 
 
+def of_split(task_id: str) -> Task:
+    """The task of that id; for a whole split of variants (``classic/cartpole@test``), the first one of them, which has
+    budgets and spaces in common with the others.
+
+    Raises:
+        UnknownName: as :func:`make`.
+    """
+    base, _, split = task_id.partition("@")
+    return make(f"{base}@{variant_names(split)[0]}" if split in VARIANTS else task_id)
+
+
 def task_ids(family: str | None = None, split: str = "standard") -> list[str]:
     """Ids of all tasks of a split, in a fixed order.
 
@@ -64,4 +75,4 @@ def task_ids(family: str | None = None, split: str = "standard") -> list[str]:
     return [f"{task_id}@{variant}" for task_id in ids for variant in variant_names(split)]
 
 
-__all__ = ["FAMILIES", "Split", "Task", "family_tasks", "make", "task_ids"]
+__all__ = ["FAMILIES", "Split", "Task", "family_tasks", "make", "of_split", "task_ids"]
