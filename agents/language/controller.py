@@ -11,6 +11,7 @@ import numpy as np
 
 from agents.language import answer, prompt
 from agents.language.decision import Backend, Decision
+from agents.language.view import View
 from hpbench.agent import AgentSpec, Step
 from hpbench.errors import InvalidConfiguration, UnknownName
 from hpbench.seeding import derive_seed
@@ -56,6 +57,7 @@ class LanguageAgent:
             its answer to the state before it is applied after it, waiting if need be; the first decision keeps
             everything. ``free``: as ``next``, but training never waits: until the answer is there, everything is kept.
             Only with ``free`` does the result depend on how fast the machine is.
+        view: what the model is shown of the observations.
 
     Raises:
         UnknownName: if there is no such timing.
@@ -64,10 +66,11 @@ class LanguageAgent:
     observation = "text"
     action = "text"
 
-    def __init__(self, backend: Backend, name: str = "language", timing: str = "now") -> None:
+    def __init__(self, backend: Backend, name: str = "language", timing: str = "now", view: View | None = None) -> None:
         if timing not in TIMING:
             raise UnknownName("timing", timing, TIMING)
         self.name, self.timing = name, timing
+        self.view = View() if view is None else view
         self.model = backend.identity()
         self.prompt = prompt.FORMAT
         self._source = backend
@@ -154,7 +157,15 @@ class LanguageAgent:
         return self.__dict__ | {"_thread": None, "_question": None}
 
     def _decide(self, members: Sequence[int], observations: Sequence[str]) -> list[Decision]:
-        return self._source.decide(observations, self._seeds(members)) if members else []
+        return self._ask(observations, self._seeds(members)) if members else []
+
+    def _ask(self, observations: Sequence[str], seeds: Sequence[int]) -> list[Decision]:
+        """The model's decisions about what it is shown, in the words of the environment."""
+        decisions = self._source.decide(self.view.show(observations), seeds)
+        return [
+            replace(decision, action=self.view.translate(decision.action, observation))
+            for decision, observation in zip(decisions, observations, strict=True)
+        ]
 
     def _seeds(self, members: Sequence[int]) -> list[int]:
         """Of the present decision of these members."""
@@ -178,7 +189,7 @@ class LanguageAgent:
         if self._question is None and running and self._now + 1 < self._planned:
             if self._thread is None:
                 self._thread = ThreadPoolExecutor(1, thread_name_prefix="language-agent")
-            future = self._thread.submit(self._source.decide, observations, self._seeds(running))
+            future = self._thread.submit(self._ask, observations, self._seeds(running))
             self._question = _Question(running, observations, self._now, future)
 
     def _apply(self, i: int, observation: str, decision: Decision) -> None:

@@ -5,12 +5,26 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from agents.language.decision import Decider, Decision
 from agents.language.generate import GenerateOptions, Generator
 from agents.language.slot import SlotOptions, SlotPolicy
 from hpbench.errors import MissingExtra
+
+SHIPPED = "hyperprompt-small"
+"""Name of the model that comes with the package, if there is no folder of that name."""
+
+SHIPPED_OPTIONS = {"sample": True, "temperature": 0.5}
+"""How it decides: as in its training."""
+
+
+def locate(path: str) -> str:
+    """Where a model is: the folder of the package's own model, or the path or name as it is."""
+    if path == SHIPPED and not Path(path).exists():
+        return str(Path(__file__).parent / "hyperprompt_small")
+    return path
 
 
 class HubModel:
@@ -42,7 +56,7 @@ class HubModel:
 
         self._path, self._adapter, self._options = path, adapter, SlotOptions() if options is None else options
         self._device, self._dtype = device, dtype
-        self._prints = [fingerprint(part) for part in (path, adapter) if part]
+        self._prints = [fingerprint(locate(part)) for part in (path, adapter) if part]
         self._loaded: Decider | None = None
 
     def identity(self) -> dict[str, Any]:
@@ -70,7 +84,7 @@ class HubModel:
     def _load(self) -> Decider:
         from agents.language.causal import CausalModel
 
-        model = CausalModel.load(self._path, self._adapter, self._device, self._dtype)
+        model = CausalModel.load(locate(self._path), self._adapter, self._device, self._dtype)
         if isinstance(self._options, SlotOptions):
             return SlotPolicy(model, self._options)
         return Generator(model, self._options)

@@ -6,7 +6,11 @@
 - ``chat:URL[?option=value&...]#MODEL``: any endpoint that speaks OpenAI's chat completions, such as
   ``chat:http://localhost:8000/v1#my-model``; options are those of :class:`~agents.language.chat.ChatOptions`.
 
-Both also take ``timing`` and ``name`` of :class:`~agents.language.controller.LanguageAgent`.
+``hf:hyperprompt-small`` is the model that comes with the package, and the agent ``hyperprompt`` is that model with the
+settings it was trained for.
+
+Both schemes also take ``timing`` and ``name`` of :class:`~agents.language.controller.LanguageAgent`, and the fields of
+:class:`~agents.language.view.View`, for controls: ``hf:hyperprompt-small?sample=true&history=false``.
 """
 
 from __future__ import annotations
@@ -21,8 +25,9 @@ from urllib.parse import parse_qsl
 from agents.language.chat import ChatModel, ChatOptions
 from agents.language.controller import LanguageAgent
 from agents.language.generate import GenerateOptions
-from agents.language.hub import HubModel
+from agents.language.hub import SHIPPED, SHIPPED_OPTIONS, HubModel
 from agents.language.slot import SlotOptions
+from agents.language.view import View
 from hpbench.errors import InvalidConfiguration, UnknownName
 
 WAYS: dict[str, type[SlotOptions] | type[GenerateOptions]] = {"slot": SlotOptions, "generate": GenerateOptions}
@@ -44,10 +49,10 @@ def hub_agent(address: str, **options: Any) -> LanguageAgent:
     if way not in WAYS:
         raise UnknownName("way to decide", way, WAYS)
     path, adapter = _adapter(place)
-    common = {"name": str, "timing": str, "device": str, "dtype": str}
+    common = {"name": str, "timing": str, "device": str, "dtype": str} | _types(View)
     values = _convert(given, common | _types(WAYS[way]))
-    agent = {"name": "hf:" + "+".join(Path(part).name for part in (path, adapter) if part)}
-    agent |= {key: values.pop(key) for key in ("name", "timing") if key in values}
+    agent: dict[str, Any] = {"name": "hf:" + "+".join(Path(part).name for part in (path, adapter) if part)}
+    agent |= _of_agent(values)
     model = {key: values.pop(key) for key in ("device", "dtype") if key in values}
     return LanguageAgent(HubModel(path, adapter, WAYS[way](**values), **model), **agent)
 
@@ -68,9 +73,25 @@ def chat_agent(address: str, **options: Any) -> LanguageAgent:
             f"{address!r} is no endpoint and model: write chat:http://localhost:8000/v1#my-model"
         )
     url, given = _split(place, options)
-    values = _convert(given, {"name": str, "timing": str} | _types(ChatOptions))
-    agent = {"name": f"chat:{model}"} | {key: values.pop(key) for key in ("name", "timing") if key in values}
+    values = _convert(given, {"name": str, "timing": str} | _types(View) | _types(ChatOptions))
+    agent: dict[str, Any] = {"name": f"chat:{model}"} | _of_agent(values)
     return LanguageAgent(ChatModel(url, model, ChatOptions(**values)), **agent)
+
+
+def hyperprompt() -> LanguageAgent:
+    """HyperPrompt: the small language model that comes with the package, as it was trained to decide.
+
+    Raises:
+        MissingExtra: if transformers is not installed.
+    """
+    return hub_agent(SHIPPED, name="hyperprompt", **SHIPPED_OPTIONS)
+
+
+def _of_agent(values: dict[str, Any]) -> dict[str, Any]:
+    """Takes out what is for the agent, not for the model behind it."""
+    agent = {key: values.pop(key) for key in ("name", "timing") if key in values}
+    shown = {key: values.pop(key) for key in _types(View) if key in values}
+    return agent | {"view": View(**shown)}
 
 
 def _split(address: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -22,7 +22,7 @@ import torch
 
 from agents.language.causal import load_transformers
 from agents.language.prompt import CHOICES, CUE, SYSTEM
-from agents.training.rendering import TRENDS
+from agents.language.rendering import TRENDS
 from hpbench import learners, tasks
 from hpbench.control.observation import Schema
 from hpbench.control.text import shown_names

@@ -150,9 +150,9 @@ def examples(
     without: Annotated[list[str] | None, typer.Option(help="A base task to leave out. Repeat it for several.")] = None,
 ) -> None:
     """Write prompts and completions, one line of JSON each."""
+    from agents.language.rendering import Rendering
     from agents.training.export import write_examples
     from agents.training.labels import LabelRule
-    from agents.training.rendering import Rendering
 
     rendering = Rendering(anonymous=anonymous, trends=trends, history=history)
     rule = LabelRule(horizon, confidence)

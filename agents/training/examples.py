@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from agents.language.prompt import completion, messages, names_in, plain
+from agents.language.rendering import Rendering
 from agents.training.labels import KEEP_LABEL, Label, LabelRule, label_sets
-from agents.training.rendering import Rendering
 from agents.training.schema import Rows, read_rows
 from hpbench import learners
 from hpbench.control.text import shown_names

@@ -6,9 +6,9 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 
+from agents.language.rendering import Rendering
 from agents.training.examples import pool_rows, run_rows, sft_rows
 from agents.training.labels import LabelRule
-from agents.training.rendering import Rendering
 from agents.training.schema import SPLITS, shard_files
 from hpbench.errors import UnknownName
 from hpbench.evaluation.records import write_atomically

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.language.prompt import names_in, read_completion
+from agents.language.rendering import Rendering
 from agents.training.branch_sets import try_updates
 from agents.training.collect import SETTINGS_FILE
 from agents.training.labels import LabelRule, measure, paired_gains
 from agents.training.plan import plan_shards
-from agents.training.rendering import Rendering
 from agents.training.schema import read_rows
 from agents.training.settings import load_settings
 from agents.training.shard import Progress, ShardRun

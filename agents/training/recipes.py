@@ -13,8 +13,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from agents.language.rendering import Rendering
 from agents.training.labels import LabelRule
-from agents.training.rendering import Rendering
 from hpbench.errors import InvalidConfiguration, UnknownName
 from hpbench.evaluation.records import write_atomically
 
@@ -42,7 +42,7 @@ class Labelling(BaseModel):
 
 
 class Showing(BaseModel):
-    """What prompts show: :class:`~agents.training.rendering.Rendering`."""
+    """What prompts show: :class:`~agents.language.rendering.Rendering`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

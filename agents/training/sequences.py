@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from agents.language.rendering import Rendering
 from agents.training.examples import run_rows
-from agents.training.rendering import Rendering
 from hpbench.errors import InvalidConfiguration
 
 Ids = NDArray[np.int32]

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from agents.language.prompt import names_in, plain, read_completion
+from agents.language.rendering import Rendering
 from agents.training import dataset
 from agents.training.collect import collect
 from agents.training.examples import pool_rows, run_rows, sft_rows
 from agents.training.labels import LabelRule, label_sets
-from agents.training.rendering import Rendering
 from agents.training.schema import SPLITS, TABLES, read_rows
 from hpbench import learners
 from hpbench.cli import main

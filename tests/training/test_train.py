@@ -14,6 +14,7 @@ import torch
 from agents.language.causal import CausalModel
 from agents.language.layout import SlotLayout
 from agents.language.prompt import CHOICES, SYSTEM, completion, names_in, plain
+from agents.language.rendering import Rendering
 from agents.language.slot import SlotPolicy
 from agents.training.architecture import SIZES, make_model, make_tokenizer
 from agents.training.examples import pool_rows, sft_rows
@@ -22,7 +23,6 @@ from agents.training.held_out import HeldOut, State, branch_logs, completion_ids
 from agents.training.live import LivePool
 from agents.training.ppo import BranchReward, train_ppo
 from agents.training.recipes import GrpoRecipe, PpoRecipe, SftRecipe, TinyRecipe, dump_recipe, read_recipe
-from agents.training.rendering import Rendering
 from agents.training.schema import read_rows
 from agents.training.sequences import Sequences, read_sequences
 from agents.training.sft import train_sft

@@ -1,7 +1,7 @@
-"""Stored text observations under other options: anonymous names, without trends, without history.
+"""Text observations under other options: other names, without trends, without history.
 
-Collections keep texts with real names and everything in them. What an ablation must not see is taken out when prompts
-are made, so one collection serves all of them.
+Environments and collections show real names and everything there is. What an ablation must not see is taken out when
+prompts are made, so one collection, and one kind of environment, serves all of them.
 """
 
 from __future__ import annotations
@@ -34,12 +34,21 @@ class Rendering:
         trends: show the fields :data:`TRENDS`.
         history: show the last updates with their effects.
         trajectory: show the last transitions.
+        rotated: call each hyperparameter by the name of the next one, to see what names suggest.
+
+    Raises:
+        InvalidConfiguration: if names are to be both hidden and rotated.
     """
 
     anonymous: bool = False
     trends: bool = True
     history: bool = True
     trajectory: bool = True
+    rotated: bool = False
+
+    def __post_init__(self) -> None:
+        if self.anonymous and self.rotated:
+            raise InvalidConfiguration("names are either anonymous or rotated")
 
     def __call__(self, text: str) -> str:
         """The observation, with the rest left out.
@@ -54,8 +63,8 @@ class Rendering:
         match = _TASK.fullmatch(lines[0]) if lines else None
         if match is None:
             raise InvalidConfiguration("not a text observation: its second line must name task and learner")
-        if self.anonymous:
-            lines = [_hide(line, match[1]) for line in lines]
+        if self.anonymous or self.rotated:
+            lines = [_rename(line, match[1], self.rotated) for line in lines]
         shown, in_trajectory = [head], False
         for line in lines:
             in_trajectory = (in_trajectory or line.startswith(_TRAJECTORY)) and not line.startswith(_FEEDBACK)
@@ -65,16 +74,18 @@ class Rendering:
         return "\n".join(shown)
 
 
-def _hide(line: str, learner: str) -> str:
+def _rename(line: str, learner: str, rotated: bool) -> str:
     if _TASK.fullmatch(line):
-        return f"task hidden learner {learner}"
+        return line if rotated else f"task hidden learner {learner}"
     if _UPDATE.match(line) or _VALUE.fullmatch(line) or line.startswith(_FEEDBACK):
-        shown, pattern = _names(learner)
+        shown, pattern = _names(learner, rotated)
         return pattern.sub(lambda found: shown[found[0]], line)
     return line
 
 
 @functools.cache
-def _names(learner: str) -> tuple[dict[str, str], re.Pattern[str]]:
-    shown = shown_names(learners.make(learner).hyperparameters, "anonymous")
+def _names(learner: str, rotated: bool) -> tuple[dict[str, str], re.Pattern[str]]:
+    space = learners.make(learner).hyperparameters
+    real = list(space)
+    shown = dict(zip(real, [*real[1:], real[0]], strict=True)) if rotated else shown_names(space, "anonymous")
     return shown, re.compile(rf"\b(?:{'|'.join(shown)})\b")
