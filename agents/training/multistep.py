@@ -11,8 +11,8 @@ model that starts as a copy of the policy with a new head. They are brought to u
 whose scores move little count as much as others. The objective is PPO's (Schulman et al., 2017), with the probability
 ratio of a whole decision.
 
-Every so often the policy controls runs on *validation* variants, once as it is and once greedily; the best model by the
-mean meta-score of the first is kept. An interrupted run goes on from its last checkpoint.
+Every so often the policy, taking its most likely choices, controls runs on *validation* variants; the best model by
+their mean meta-score is kept. An interrupted run goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class _Run:
         self.sampling = SlotPolicy(self.source, SlotOptions(sample=True, temperature=recipe.temperature))
         self.greedy = SlotPolicy(self.source)
         sampling, greedy = _decider(self.sampling), _decider(self.greedy)
-        self.policies = {"train": sampling, "test": sampling, "greedy": greedy, "keep": _keep_all}
+        self.policies = {"train": sampling, "greedy": greedy, "keep": _keep_all}
         self.value = ValueModel(model).to(self.device)
         self.optimisers = [
             torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=recipe.weight_decay)
@@ -201,14 +201,12 @@ class _Run:
         return {"mean": float(np.mean(list(scores.values())))} | scores
 
     def _examine(self, ground: Playground, say: Say) -> None:
-        """Test the policy, and keep it if it is the best so far."""
-        scores = {}
-        for policy in ("test", "greedy"):
-            scores[policy] = self._test(ground, policy)
-            self._note({"step": self.step} | {f"{policy}_{label}": score for label, score in scores[policy].items()})
-            say(f"validation ({policy}) after {self.step} updates: " + _words(scores[policy]))
-        if scores["test"]["mean"] > self.best:
-            self.best = scores["test"]["mean"]
+        """Test the greedy policy, and keep it if it is the best so far."""
+        scores = self._test(ground, "greedy")
+        self._note({"step": self.step} | {f"test_{label}": score for label, score in scores.items()})
+        say(f"validation after {self.step} updates: " + _words(scores))
+        if scores["mean"] > self.best:
+            self.best = scores["mean"]
             save_model(self.source.model, self.source.tokenizer, self.folder / BEST)
 
     def _save(self) -> None:
