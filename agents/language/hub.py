@@ -16,9 +16,6 @@ from hpbench.errors import MissingExtra
 SHIPPED = "hyperprompt-small"
 """Name of the model that comes with the package, if there is no folder of that name."""
 
-SHIPPED_OPTIONS = {"sample": True, "temperature": 0.5}
-"""How it decides: as in its training."""
-
 
 def locate(path: str) -> str:
     """Where a model is: the folder of the package's own model, or the path or name as it is."""

@@ -6,8 +6,7 @@
 - ``chat:URL[?option=value&...]#MODEL``: any endpoint that speaks OpenAI's chat completions, such as
   ``chat:http://localhost:8000/v1#my-model``; options are those of :class:`~agents.language.chat.ChatOptions`.
 
-``hf:hyperprompt-small`` is the model that comes with the package, and the agent ``hyperprompt`` is that model with the
-settings it was trained for.
+``hf:hyperprompt-small`` is the model that comes with the package, which is also the agent ``hyperprompt``.
 
 Both schemes also take ``timing`` and ``name`` of :class:`~agents.language.controller.LanguageAgent`, and the fields of
 :class:`~agents.language.view.View`, for controls: ``hf:hyperprompt-small?sample=true&history=false``.
@@ -25,7 +24,7 @@ from urllib.parse import parse_qsl
 from agents.language.chat import ChatModel, ChatOptions
 from agents.language.controller import LanguageAgent
 from agents.language.generate import GenerateOptions
-from agents.language.hub import SHIPPED, SHIPPED_OPTIONS, HubModel
+from agents.language.hub import SHIPPED, HubModel
 from agents.language.slot import SlotOptions
 from agents.language.view import View
 from hpbench.errors import InvalidConfiguration, UnknownName
@@ -79,12 +78,12 @@ def chat_agent(address: str, **options: Any) -> LanguageAgent:
 
 
 def hyperprompt() -> LanguageAgent:
-    """HyperPrompt: the small language model that comes with the package, as it was trained to decide.
+    """HyperPrompt: the small language model that comes with the package; it takes the choices it finds most likely.
 
     Raises:
         MissingExtra: if transformers is not installed.
     """
-    return hub_agent(SHIPPED, name="hyperprompt", **SHIPPED_OPTIONS)
+    return hub_agent(SHIPPED, name="hyperprompt")
 
 
 def _of_agent(values: dict[str, Any]) -> dict[str, Any]:

@@ -140,6 +140,8 @@ class _Run:
     def train(self, say: Say) -> None:
         """To the last update, with a checkpoint after each, and a test every so often."""
         recipe = self.recipe
+        if self.step == recipe.steps:
+            return
         processes = recipe.processes if recipe.processes > 0 else os.cpu_count() or 1
         with Playground(self._endless(), processes) as ground:
             if self.step == 0:

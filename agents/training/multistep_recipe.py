@@ -26,8 +26,8 @@ class MultistepRecipe(StageRecipe):
         members: meta-episodes that train side by side, on one task and track.
         processes: that batches of members train in; 0: one for every core.
         hidden_tasks: share of the meta-episodes whose task is not named.
-        temperature: of the policy in training: its choices are drawn by ``p ** (1 / temperature)``. Below 1, a model that
-            imitates many behaviours at once starts calmer. Tests take the most likely choices.
+        temperature: of the policy in training: its choices are drawn by ``p ** (1 / temperature)``. Below 1, a model
+            that imitates many behaviours at once starts calmer. Tests take the most likely choices.
         epochs: over the decisions of an update.
         minibatch: decisions per optimiser step.
         learning_rate, value_learning_rate: peaks for policy and value model; linear warm-up over the share ``warmup``

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agents.language.hub import SHIPPED, SHIPPED_OPTIONS, locate
+from agents.language.hub import SHIPPED, locate
 from agents.language.prompt import names_in, read_completion
 from hpbench import make_agent, run
 from hpbench.evaluation.suite import parse_suite
@@ -58,8 +58,7 @@ def test_it_runs_offline_and_every_decision_is_valid(tmp_path: Path, monkeypatch
 
 
 def test_its_name_and_its_address_are_one_model() -> None:
-    options = "&".join(f"{name}={value}" for name, value in SHIPPED_OPTIONS.items()).lower()
-    named, addressed = make_agent("hyperprompt"), make_agent(f"hf:{SHIPPED}?{options}")
+    named, addressed = make_agent("hyperprompt"), make_agent(f"hf:{SHIPPED}")
     assert named.model == addressed.model  # type: ignore[union-attr]
 
 

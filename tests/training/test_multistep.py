@@ -32,6 +32,7 @@ FAST: dict[str, Any] = {
     "decisions": 3,
     "inner_steps": 1536,
     "evaluation_episodes": 2,
+    "temperature": 1.0,
     "minibatch": 6,
     "value_first": 0,
     "evaluate_every": 2,
@@ -218,7 +219,7 @@ def test_two_updates_and_on_from_the_checkpoint(start: Path, tmp_path: Path) -> 
     assert [line["step"] for line in log if "kept_mean" in line] == [0]
     assert "kept_classic/cartpole shift" in log[0]
     assert any(line.startswith("update 2 of 2") for line in lines)
-    assert make_agent(f"hf:{done.folder}?sample=true").observation == "text"
+    assert getattr(make_agent(f"hf:{done.folder}"), "observation", None) == "text"
     again = train_multistep(recipe(), str(start), tmp_path / "run", lines.append)
     assert (again.steps, again.metrics) == (2, done.metrics)
     assert log_of(tmp_path / "run") == log
