@@ -161,9 +161,10 @@ class _Run:
                 self._note(line)
                 shown = ("score", "entropy", "edit_rate", "kl", "explained_variance", "seconds_playing")
                 say(f"update {self.step} of {recipe.steps}: " + ", ".join(f"{k} {line[k]:.3g}" for k in shown))
+                self._save()
                 if self.step % recipe.evaluate_every == 0 or self.step == recipe.steps:
                     self._examine(ground, say)
-                self._save()
+                    self._save()
 
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one."""
