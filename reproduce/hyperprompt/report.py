@@ -16,8 +16,10 @@ import tarfile
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hpbench.evaluation.results import Results, load_results
 from hpbench.evaluation.statistics import Interval, compare, estimate, headroom_captured, iqm, mean_of_rows
@@ -25,9 +27,10 @@ from hpbench.evaluation.suite import Row
 from hpbench.evaluation.tables import Table
 
 HERE = Path(__file__).parent
+Floats = NDArray[np.float64]
 RECORDS, PAGE = HERE / "records", HERE / "results.md"
 MODEL, DEFAULT, TUNED = "hyperprompt", "library-default", "static-512"
-COSTS = ("edit_rate", "reversals", "invalid", "prompt_tokens", "latency_p50", "latency_p95")
+HELD_OUT = "hyperprompt-held-out-v0"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -58,11 +61,13 @@ def page() -> str:
     """All tables as Markdown."""
     parts = [(HERE / "preface.md").read_text(encoding="utf-8").rstrip()]
     with tempfile.TemporaryDirectory() as place:
-        for path in sorted(RECORDS.glob("*.tar.xz")):
+        for path in sorted(RECORDS.glob("*.tar.xz"), key=lambda path: (HELD_OUT not in path.name, path.name)):
             with tarfile.open(path) as archive:
                 archive.extractall(place, filter="data")
-            parts.append(chapter(load_results(Path(place) / path.name.removesuffix(".tar.xz"))))
-    parts += [search(json.loads((HERE / "search.json").read_text()))] if (HERE / "search.json").exists() else []
+            results = load_results(Path(place) / path.name.removesuffix(".tar.xz"))
+            parts.append(chapter(results))
+            if results.suite.name == HELD_OUT and (HERE / "search.json").exists():
+                parts.append(search(json.loads((HERE / "search.json").read_text(encoding="utf-8")), results))
     return "\n\n".join(parts) + "\n"
 
 
@@ -86,7 +91,9 @@ def ranking(results: Results, agents: Sequence[str]) -> Table:
         strata = results.strata(agent)
         cells: list[Interval | str | None] = [estimate(strata), estimate(strata, mean_of_rows)]
         for other in (DEFAULT, MODEL):
-            cells.append(compare(strata, results.strata(other)).difference if other in agents != agent else None)
+            cells.append(
+                compare(strata, results.strata(other)).difference if other in agents and other != agent else None
+            )
         tuned = results.strata(TUNED) if TUNED in agents else None
         cells.append(None if tuned is None else headroom_captured(strata, results.strata(DEFAULT), tuned))
         rows.append((agent, *cells))
@@ -105,33 +112,51 @@ def by(results: Results, agents: Sequence[str], what: str) -> Table:
 
 
 def doings(results: Results, agents: Sequence[str]) -> Table:
-    """Means over rows of what stands beside the records."""
+    """What the language models did, over all rows; latencies are of a decision for all 20 members of a row."""
     rows = []
     for agent in agents:
         costs = _costs(results, agent)
         if costs:
-            decisions = sum(each["decisions"] for each in costs)
-            edits = sum(each["edits"] for each in costs)
+            total = {name: sum(each[name] for each in costs) for name in costs[0]}
+            slots = sum(each["edits"] / each["edit_rate"] for each in costs if each["edit_rate"] > 0.0)
             rows.append(
                 (
                     agent,
-                    f"{100 * edits / sum(each['edits'] / each['edit_rate'] for each in costs if each['edit_rate']):.1f} %"
-                    if edits
-                    else "0 %",
-                    f"{100 * sum(each['reversals'] for each in costs) / max(edits, 1):.1f} %",
-                    f"{100 * sum(each['invalid'] for each in costs) / decisions:.1f} %",
-                    f"{sum(each['prompt_tokens'] for each in costs) / decisions:.0f}",
+                    f"{total['edits'] / slots:.1%}" if slots else "0 %",
+                    f"{total['reversals'] / max(total['edits'], 1.0):.1%}",
+                    f"{total['invalid'] / total['decisions']:.1%}",
+                    f"{total['prompt_tokens'] / total['decisions']:.0f}",
                     f"{1e3 * float(np.median([each['latency_p50'] for each in costs])):.0f}",
-                    f"{1e3 * float(np.max([each['latency_p95'] for each in costs])):.0f}",
+                    f"{1e3 * max(each['latency_p95'] for each in costs):.0f}",
                 )
             )
     columns = ("agent", "hyperparameters edited", "edits reversed", "invalid", "tokens read", "p50, ms", "p95, ms")
     return Table("", columns, tuple(rows))
 
 
-def search(found: dict[str, dict[str, dict[str, float]]]) -> str:
-    """Random search on each test variant: the score of the setting that it chooses, by the number of its runs."""
-    return "## Random search\n"
+def search(found: dict[str, Any], scores: Results) -> str:
+    """Random search on each test variant, next to agents that had a single run: track ``default`` only."""
+    tasks = list(found["scores"])
+    rows = []
+    for n in found["scores"][tasks[0]]:
+        strata = [np.array(found["scores"][task][n]) for task in tasks]
+        rows.append((f"random search, {n} runs", int(n) + 1, *_cells(strata)))
+    for agent in (MODEL, TUNED, DEFAULT):
+        if agent in scores.agents:
+            parts = [
+                scores.values(agent, row)[: len(found["seeds"])]
+                for task in tasks
+                for row in scores.suite.rows
+                if (row.task, row.track) == (f"{task}@test", "default")
+            ]
+            rows.append((agent, 1, *_cells(parts)))
+    columns = ("how", "runs paid for", "mean", *tasks)
+    title = "## Random search on each test variant, track default: mean meta-score"
+    return f"{title}\n\n{Table('', columns, tuple(rows)).to_markdown()}".rstrip()
+
+
+def _cells(strata: Sequence[Floats]) -> list[Interval]:
+    return [estimate(strata, mean_of_rows), *(estimate([each], mean_of_rows) for each in strata)]
 
 
 def _costs(results: Results, agent: str) -> list[dict[str, float]]:
