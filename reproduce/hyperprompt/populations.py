@@ -30,6 +30,7 @@ import torch
 
 import hpbench
 from hpbench import tasks
+from hpbench.cli.population import parse_seeds
 from hpbench.errors import InvalidConfiguration
 from hpbench.evaluation.results import Results
 from hpbench.evaluation.statistics import Interval, compare, estimate, mean_of_rows
@@ -202,6 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--members", type=int, action="append", help="repeat it (default: 4 and 8)")
     parser.add_argument("--track", action="append", choices=suite.tracks, help="repeat it (default: all)")
     parser.add_argument("--task", action="append", choices=suite.tasks, help="repeat it (default: all)")
+    parser.add_argument("--seeds", default="100-119", help="first-last, or one number (default: %(default)s)")
     parser.add_argument("--uncharged", action="store_true", help="every member gets the steps of a whole run")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("populations.jsonl"))
@@ -215,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             not given.uncharged,
             given.track or suite.tracks,
             given.task or suite.tasks,
-            suite.rows[0].seeds,
+            parse_seeds(given.seeds),
         )
     ]
     print(f"{len(games)} games, {run(games, given.output, given.processes)} of them played now: {given.output}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -92,6 +94,22 @@ def test_a_killed_script_goes_on(populations: SimpleNamespace, tmp_path: Path) -
     assert populations.run(games, path, **SHORT) == 1
     assert path.read_text() == whole
     assert populations.run(games, path, **SHORT) == 0
+
+
+@pytest.mark.slow
+def test_the_script_plays_in_several_processes_what_one_process_plays(
+    populations: SimpleNamespace, tmp_path: Path
+) -> None:
+    path = tmp_path / "games.jsonl"
+    command = [sys.executable, str(FOLDER / "populations.py"), "--output", str(path), "--processes", "2"]
+    options = ["--agent", "pbt", "--members", "4", "--track", "random", "--task", CARTPOLE, "--seeds", "100-101"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "2 games, 2 of them played now" in done.stdout
+    games = sorted(populations.read(path), key=lambda line: line["seed"])
+    assert [line["seed"] for line in games] == [100, 101]
+    (game,) = populations.plan(["pbt"], 4, True, ["random"], [CARTPOLE], [101])
+    assert populations.play(game) == games[1]
 
 
 def test_populations_stand_next_to_agents_once_they_are_complete(populations: SimpleNamespace, tmp_path: Path) -> None:
