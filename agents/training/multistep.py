@@ -46,7 +46,13 @@ TEST_SEED = 1_000_000
 """The first seed of validation meta-episodes."""
 
 
-def train_multistep(recipe: MultistepRecipe, start: str, folder: Path, say: Say = lambda line: None) -> Trained:
+def train_multistep(
+    recipe: MultistepRecipe,
+    start: str,
+    folder: Path,
+    say: Say = lambda line: None,
+    stop_after: int | None = None,
+) -> Trained:
     """Train, or go on where it stopped.
 
     Args:
@@ -54,6 +60,7 @@ def train_multistep(recipe: MultistepRecipe, start: str, folder: Path, say: Say 
         start: model to go on from: a folder, or a name on the hub.
         folder: of the training run.
         say: gets lines on the progress.
+        stop_after: end after this update, with a test, although the recipe plans more; a later call may go on.
 
     Raises:
         MissingExtra: if transformers is not installed.
@@ -65,7 +72,7 @@ def train_multistep(recipe: MultistepRecipe, start: str, folder: Path, say: Say 
     settle(recipe, folder, model=start)
     run = _Run(recipe, folder, model, tokenizer)
     run.resume()
-    run.train(say)
+    run.train(say, recipe.steps if stop_after is None else min(stop_after, recipe.steps))
     return Trained(folder / BEST, run.step, {"score": run.best})
 
 
@@ -137,10 +144,10 @@ class _Run:
         ]
         self.step, self.jobs, self.best = 0, 0, -float("inf")
 
-    def train(self, say: Say) -> None:
-        """To the last update, with a checkpoint after each, and a test every so often."""
+    def train(self, say: Say, last: int) -> None:
+        """To the update ``last``, with a checkpoint after each, and a test every so often."""
         recipe = self.recipe
-        if self.step == recipe.steps:
+        if self.step >= last:
             return
         processes = recipe.processes if recipe.processes > 0 else os.cpu_count() or 1
         with Playground(self._endless(), processes) as ground:
@@ -149,7 +156,7 @@ class _Run:
                 say("validation, everything kept: " + _words(kept))
                 self._note({"step": 0} | {f"kept_{name}": score for name, score in kept.items()})
                 self._examine(ground, say)
-            while self.step < recipe.steps:
+            while self.step < last:
                 started = time.monotonic()
                 episodes = ground.play(self.policies, "train", recipe.batch)
                 played = time.monotonic()
@@ -162,7 +169,7 @@ class _Run:
                 shown = ("score", "entropy", "edit_rate", "kl", "explained_variance", "seconds_playing")
                 say(f"update {self.step} of {recipe.steps}: " + ", ".join(f"{k} {line[k]:.3g}" for k in shown))
                 self._save()
-                if self.step % recipe.evaluate_every == 0 or self.step == recipe.steps:
+                if self.step % recipe.evaluate_every == 0 or self.step == last:
                     self._examine(ground, say)
                     self._save()
 

@@ -175,6 +175,7 @@ def multistep(
     steps: Annotated[int | None, typer.Option(min=1, help="Updates of the policy.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Meta-episodes before each update.")] = None,
     processes: Annotated[int | None, typer.Option(min=0, help="That learners train in; 0: one a core.")] = None,
+    stop_after: Annotated[int | None, typer.Option(min=1, help="End after this update; may go on later.")] = None,
     without: Annotated[list[str] | None, typer.Option(help="Task to leave out; may be given several times.")] = None,
     learning_rate: Rate = None,
     seed: Seed = None,
@@ -200,7 +201,7 @@ def multistep(
     settings = _settings(MultistepRecipe, recipe, changes, show)
     from agents.training.multistep import train_multistep
 
-    _finish(train_multistep(settings, model, output, _say(quiet)), _run(model, output, 0))
+    _finish(train_multistep(settings, model, output, _say(quiet), stop_after), _run(model, output, 0))
 
 
 def _settings(kind: type[AnyRecipe], recipe: Path | None, changes: Mapping[str, Any], show: bool) -> AnyRecipe:

@@ -248,6 +248,14 @@ def test_a_run_that_was_killed_takes_up_where_it_was(
     assert sum("kept_mean" in line for line in log_of(tmp_path / "run")) == 1
 
 
+def test_a_run_may_end_early_and_go_on(start: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    assert train_multistep(recipe(), str(start), tmp_path / "run", lines.append, stop_after=1).steps == 1
+    assert "test_mean" in log_of(tmp_path / "run")[-1]
+    assert train_multistep(recipe(), str(start), tmp_path / "run", lines.append).steps == 2
+    assert [line.split(":")[0] for line in lines if line.startswith("update")] == ["update 1 of 2", "update 2 of 2"]
+
+
 def test_what_is_trained_on() -> None:
     places = recipe(tasks=["classic"], without=["classic/acrobot"], tracks={"random": 2}).places()
     assert len(places) == 8
