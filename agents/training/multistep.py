@@ -147,7 +147,7 @@ class _Run:
     def train(self, say: Say, last: int) -> None:
         """To the update ``last``, with a checkpoint after each, and a test every so often."""
         recipe = self.recipe
-        if self.step >= last:
+        if self.step >= last and self._tested():
             return
         processes = recipe.processes if recipe.processes > 0 else os.cpu_count() or 1
         with Playground(self._endless(), processes) as ground:
@@ -156,6 +156,9 @@ class _Run:
                 say("validation, everything kept: " + _words(kept))
                 self._note({"step": 0} | {f"kept_{name}": score for name, score in kept.items()})
                 self._examine(ground, say)
+            elif not self._tested() and (self.step >= last or self.step % recipe.evaluate_every == 0):
+                self._examine(ground, say)  # it was killed between the update and its test
+                self._save()
             while self.step < last:
                 started = time.monotonic()
                 episodes = ground.play(self.policies, "train", recipe.batch)
@@ -218,6 +221,12 @@ class _Run:
         if scores["mean"] > self.best:
             self.best = scores["mean"]
             save_model(self.source.model, self.source.tokenizer, self.folder / BEST)
+
+    def _tested(self) -> bool:
+        """Whether the policy has been tested since the last update."""
+        path = self.folder / LOG
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        return any(line["step"] == self.step and "test_mean" in line for line in lines)
 
     def _save(self) -> None:
         path = self.folder / CHECKPOINT

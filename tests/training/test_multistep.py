@@ -246,6 +246,11 @@ def test_a_run_that_was_killed_takes_up_where_it_was(
     assert train_multistep(recipe(), str(start), tmp_path / "run", lines.append).steps == 2
     assert [line.split(":")[0] for line in lines if line.startswith("update")] == ["update 2 of 2"]
     assert sum("kept_mean" in line for line in log_of(tmp_path / "run")) == 1
+    # Killed after the last update, before its test: only the test is left to do.
+    log = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    (tmp_path / "run" / "log.jsonl").write_text("\n".join(log[:-1]) + "\n")
+    train_multistep(recipe(), str(start), tmp_path / "run")
+    assert (tmp_path / "run" / "log.jsonl").read_text().splitlines() == log
 
 
 def test_a_run_may_end_early_and_go_on(start: Path, tmp_path: Path) -> None:
