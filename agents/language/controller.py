@@ -33,6 +33,7 @@ class _Member:
     edits: int = 0
     reversals: int = 0
     slots: int = 0
+    told: int = 0
     moved: dict[str, int] = field(default_factory=dict)
 
 
@@ -79,6 +80,11 @@ class LanguageAgent:
     def decisions(self) -> list[list[Decision]]:
         """Every member's decisions in this meta-episode, as they were applied."""
         return [list(member.decisions) for member in self._members]
+
+    @property
+    def source(self) -> Backend:
+        """Where decisions come from."""
+        return self._source
 
     def reset_batch(self, specs: Sequence[AgentSpec], seeds: Sequence[int]) -> None:
         """Start of a batch of meta-episodes, all of one learner."""
@@ -127,7 +133,8 @@ class LanguageAgent:
 
         ``edits`` counts hyperparameters that were asked to change, ``edit_rate`` their share of all those there are;
         ``reversals`` counts edits against the direction of the same hyperparameter's previous edit. Quantiles are over
-        decisions; ``staleness`` is a mean.
+        decisions; ``staleness`` is a mean. ``feedback_lines`` counts observations that said something about the last
+        action or update.
         """
         taken = [decision for member in self._members for decision in member.decisions]
         seconds = [decision.seconds for decision in taken]
@@ -144,6 +151,7 @@ class LanguageAgent:
             "edits": edits,
             "edit_rate": edits / slots if slots else 0.0,
             "reversals": sum(member.reversals for member in self._members),
+            "feedback_lines": sum(member.told for member in self._members),
             "staleness": float(np.mean([decision.staleness for decision in taken])) if taken else 0.0,
             "latency_p50": float(np.quantile(seconds, 0.5)) if taken else 0.0,
             "latency_p95": float(np.quantile(seconds, 0.95)) if taken else 0.0,
@@ -188,6 +196,7 @@ class LanguageAgent:
         member.decisions.append(decision)
         shown = prompt.shown_in(observation)
         member.slots += len(shown)
+        member.told += "\nfeedback: " in observation
         wishes = answer.read_answer(decision.action, shown) if decision.valid else None
         for name, direction in answer.directions(wishes or {}, shown).items():
             member.edits += 1

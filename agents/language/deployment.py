@@ -12,6 +12,7 @@ from agents.language.monitoring import Judgement, Monitor, MonitorOptions
 from agents.language.smaller import Row, action_towards, half_way
 from agents.language.tally import Tally
 from hpbench.agent import Agent, AgentSpec, BatchAgent, Step, needs_of
+from hpbench.control.env import HPControlEnv
 from hpbench.control.reward import meta_score
 from hpbench.errors import InvalidConfiguration, UnknownName
 from hpbench.evaluation.row import AGENT_STREAM
@@ -105,6 +106,21 @@ class Decided:
         return asdict(self) | {"attempts": [attempt.to_dict() for attempt in self.attempts]}
 
 
+def live_environment(agent: Agent | BatchAgent, task: str, **options: Any) -> HPControlEnv:
+    """The meta-environment of a task as :class:`Deployment` wants it, with the agent's kind of action.
+
+    Args:
+        agent: that will act in it.
+        task: its id.
+        **options: of :class:`~hpbench.control.options.EnvOptions`.
+
+    Raises:
+        UnknownName, InvalidConfiguration: see :class:`~hpbench.control.env.HPControlEnv`.
+    """
+    action, family = getattr(agent, "action", "delta"), task.partition("/")[0]
+    return HPControlEnv(task=task, family=family, observation="dict", action=action, **options)
+
+
 class Refiner(Protocol):
     """What learns from the feedback while the run goes on; see :mod:`agents.language.refinement`."""
 
@@ -160,8 +176,8 @@ class Deployment:
         self._info: Mapping[str, Any] = info["hpbench"]
         self.spec: AgentSpec = self.env.agent_spec
         self.tally = Tally(self.spec, float(self._info["score"]), int(self._info["evaluation_steps"]))
-        self._monitor, self._line, self._back = Monitor(self.options.monitor), "", None
-        self._over = False
+        self._monitor, self._line, self._over = Monitor(self.options.monitor), "", False
+        self._back: Row | None = None
         self._reset_agent(derive_seed(seed, AGENT_STREAM))
         decision = 0
         while not self._over:
@@ -207,7 +223,7 @@ class Deployment:
 
     def _attempt(self, by: str, before: Row, shown: Any, action: Any) -> tuple[list[Attempt], Step | None]:
         """Train with an action, and with less of it as long as it does harm and may be undone."""
-        observation, old = self._observation, self._info
+        old = self._info
         snapshot = self.env.snapshot() if self.undo == "restore" and self._left() else None
         attempts: list[Attempt] = []
         while True:

@@ -1,13 +1,14 @@
 """Is training going as it would have gone without the update? Judged from training returns alone.
 
-The expectation for a segment is the last score plus the recent trend, shrunk: training that rose by some amount in the
-last segments will probably rise by about half of it in the next. The noise it is compared with has two sources: the
+The expectation for a segment is the last score plus the recent trend, shrunk: training that rose in the
+last segments will probably rise on, but by less: where it has learned enough it stops. The noise it is compared with has two sources: the
 standard errors of the two segments' mean returns, and how far off expectations have been so far in this very run.
 Nothing is looked at but what an agent sees, so nothing here knows evaluation scores.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Mapping
@@ -39,10 +40,10 @@ class MonitorOptions:
         InvalidConfiguration: if an argument is outside its range.
     """
 
-    z: float = 3.0
+    z: float = 2.0
     material: float = 0.02
     window: int = 3
-    shrink: float = 0.5
+    shrink: float = 0.25
     prior: float = 0.05
 
     def __post_init__(self) -> None:
@@ -80,7 +81,9 @@ class Judgement:
 
     @property
     def surprise(self) -> float:
-        """The effect in units of noise; 0 if it is unknown."""
+        """The effect in units of noise; 0 if it is unknown, minus infinity if the learner broke."""
+        if self.verdict == "diverged":
+            return -math.inf
         ratio = self.effect / self.noise
         return 0.0 if math.isnan(ratio) else ratio
 
@@ -127,7 +130,7 @@ class Monitor:
         if not self._scores:
             return NAN
         recent = self._scores[-self.options.window - 1 :]
-        changes = [after - before for before, after in zip(recent, recent[1:], strict=False)]
+        changes = [after - before for before, after in itertools.pairwise(recent)]
         trend = statistics.median(changes) if changes else 0.0
         return self._scores[-1] + self.options.shrink * trend
 
