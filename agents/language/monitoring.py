@@ -1,9 +1,9 @@
 """Is training going as it would have gone without the update? Judged from training returns alone.
 
-The expectation for a segment is the last score plus the recent trend, shrunk: training that rose in the
-last segments will probably rise on, but by less: where it has learned enough it stops. The noise it is compared with has two sources: the
-standard errors of the two segments' mean returns, and how far off expectations have been so far in this very run.
-Nothing is looked at but what an agent sees, so nothing here knows evaluation scores.
+The expectation for a segment is the last score plus a share of the recent trend: what rose in the last segments will
+probably rise on, but by less, for it stops once enough is learned. The noise that a deviation is compared with has two
+sources: the standard errors of the two segments' mean returns, and how far off expectations have been so far in this
+very run. Nothing is looked at but what an agent sees, so nothing here knows evaluation scores.
 """
 
 from __future__ import annotations

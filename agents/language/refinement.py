@@ -58,7 +58,7 @@ class OnlineRefiner:
         options: how it learns.
 
     Attributes:
-        updates: done so far.
+        updates, steps: done so far; an update is at most ``epochs`` steps.
         divergence: mean KL divergence that the last update came to.
 
     Raises:
@@ -73,7 +73,7 @@ class OnlineRefiner:
         self._weights = weights
         self._optimiser = torch.optim.Adam(weights, lr=self.options.learning_rate)
         self._taken: list[tuple[str, tuple[int, ...], float]] = []
-        self.updates, self.divergence = 0, 0.0
+        self.updates, self.steps, self.divergence = 0, 0, 0.0
 
     def learn(self, observation: str, action: str, surprise: float) -> None:
         """Take a decision in; every few of them, update the model.
@@ -104,7 +104,7 @@ class OnlineRefiner:
             for _ in range(self.options.epochs):
                 scores = choice_scores(self.policy.model.model, layout, prompts, choices).float()
                 before = scores.detach() if before is None else before
-                self.divergence = float((before.exp() * (before - scores)).sum(dim=(1, 2)).mean())
+                self.divergence = float((before.exp() * (before - scores.detach())).sum(dim=(1, 2)).mean())
                 if self.divergence > self.options.kl:
                     break
                 ratio = (log_probability(scores, choices) - log_probability(before, choices)).exp()
@@ -114,6 +114,7 @@ class OnlineRefiner:
                 loss.backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(self._weights, 1.0)
                 self._optimiser.step()
+                self.steps += 1
             self._optimiser.zero_grad()
         self.updates += 1
 
