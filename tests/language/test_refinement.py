@@ -20,7 +20,6 @@ from hpbench.errors import InvalidAction, InvalidConfiguration
 
 BANDIT = "hpbench-text/1\ntask hidden learner ppo\nlearning_rate 0.0003[50] in 1e-05..0.1"
 """One slot, one state."""
-GOOD = prompt.CHOICES.index("x2")
 
 
 @pytest.fixture
@@ -30,16 +29,18 @@ def policy(make_model: Callable[..., Any], make_tokenizer: Callable[..., Any]) -
 
 
 def test_a_bandit_is_learned(policy: SlotPolicy) -> None:
-    """One choice pays, all others cost: after the rounds of a long run it is preferred."""
+    """One choice pays, all others cost: it comes to be preferred, though the model preferred another."""
     refiner = OnlineRefiner(policy, RefinementOptions(learning_rate=3e-3, kl=0.5))
-    before = policy.decide([BANDIT], [0])[0].probabilities[0][GOOD]
-    for seed in range(120):
-        decision = policy.decide([BANDIT], [seed])[0]
-        choice = prompt.read_completion(decision.action, ["learning_rate"])[0]
-        refiner.learn(BANDIT, decision.action, 2.0 if choice == GOOD else -1.0)
-    after = policy.decide([BANDIT], [0])[0].probabilities[0][GOOD]
-    assert refiner.updates == 30
-    assert before < 0.5 < after
+    before = policy.decide([BANDIT], [0])[0].probabilities[0]
+    good = sorted(range(len(before)), key=lambda choice: before[choice])[-2]
+    for seed in range(24):
+        action = policy.decide([BANDIT], [seed])[0].action
+        (choice,) = prompt.read_completion(action, ["learning_rate"])
+        refiner.learn(BANDIT, action, 2.0 if choice == good else -1.0)
+    after = policy.decide([BANDIT], [0])[0].probabilities[0]
+    assert refiner.updates == 6
+    assert before[good] < 0.2
+    assert after[good] > 0.5
 
 
 def test_an_update_that_broke_the_learner_becomes_less_likely(policy: SlotPolicy) -> None:
