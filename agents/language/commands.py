@@ -29,9 +29,7 @@ def deploy(
     granted: Annotated[
         bool, typer.Option("--granted", help="What is thrown away comes on top of the budget, instead of out of it.")
     ] = False,
-    z: Annotated[
-        float | None, typer.Option(help="Units of noise from which a loss is harm.", show_default="measured")
-    ] = None,
+    z: Annotated[float | None, typer.Option(help="Units of noise from which a loss is harm.", show_default="2")] = None,
     feedback: Annotated[str, typer.Option(help="What the agent is told of its updates: all, harmful or none.")] = "all",
     refine: Annotated[
         bool, typer.Option("--refine", help="Let the model (hf:...) learn from the effects of its updates as it goes.")

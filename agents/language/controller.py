@@ -132,14 +132,17 @@ class LanguageAgent:
         """What the decisions of this batch came to, over all members.
 
         ``edits`` counts hyperparameters that were asked to change, ``edit_rate`` their share of all those there are;
-        ``reversals`` counts edits against the direction of the same hyperparameter's previous edit. Quantiles are over
-        decisions; ``staleness`` is a mean. ``feedback_lines`` counts observations that said something about the last
-        action or update.
+        ``reversals`` counts edits against the direction of the same hyperparameter's previous edit, and
+        ``reversal_rate`` is their share of edits. ``invalid_rate`` is the share of decisions that could not be read.
+        Quantiles are over decisions; ``staleness`` is a mean. ``feedback_lines`` counts observations that said
+        something about the last action or update.
         """
         taken = [decision for member in self._members for decision in member.decisions]
         seconds = [decision.seconds for decision in taken]
         edits = sum(member.edits for member in self._members)
         slots = sum(member.slots for member in self._members)
+        invalid = sum(not decision.valid for decision in taken)
+        reversals = sum(member.reversals for member in self._members)
         return {
             "decisions": len(taken),
             "unanswered": sum(member.unanswered for member in self._members),
@@ -147,10 +150,12 @@ class LanguageAgent:
             "prompt_tokens": sum(decision.prompt_tokens for decision in taken),
             "completion_tokens": sum(decision.completion_tokens for decision in taken),
             "price": sum(decision.price for decision in taken),
-            "invalid": sum(not decision.valid for decision in taken),
+            "invalid": invalid,
+            "invalid_rate": invalid / len(taken) if taken else 0.0,
             "edits": edits,
             "edit_rate": edits / slots if slots else 0.0,
-            "reversals": sum(member.reversals for member in self._members),
+            "reversals": reversals,
+            "reversal_rate": reversals / edits if edits else 0.0,
             "feedback_lines": sum(member.told for member in self._members),
             "staleness": float(np.mean([decision.staleness for decision in taken])) if taken else 0.0,
             "latency_p50": float(np.quantile(seconds, 0.5)) if taken else 0.0,

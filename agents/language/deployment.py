@@ -32,8 +32,9 @@ class DeploymentOptions:
             environment has snapshots, else ``reverse``.
         limit: most updates that are undone in a run.
         tries: how often the update of one decision is undone: half of it the next time, and nothing after the last.
-        charged: segments that are thrown away count as part of the budget, so the run ends that much earlier;
-            otherwise they come on top of it, and are reported as ``extra_steps``.
+        charged: segments that are thrown away count as part of the budget, so the run ends that many decisions earlier
+            than observations say; otherwise they come on top of it, and are reported as ``extra_steps``. Evaluation
+            episodes are reported, and charged to nobody.
         feedback: what the agent is told: ``all`` judgements, those of ``harmful`` updates, or ``none``.
         monitor: how updates are judged.
 
