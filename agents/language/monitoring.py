@@ -30,7 +30,9 @@ class MonitorOptions:
     """How updates are judged.
 
     Args:
-        z: an update is ``harmful`` (``better``) if the score is this many units of noise below (above) expectation.
+        z: an update is ``harmful`` (``better``) if the score is this many units of noise below (above) expectation. At
+            2, 1.1 % of 2,431 segments that nobody had touched were called harmful, on the four classic tasks of
+            ``examples/roll_back_study.py``.
         material: and by at least this much, in units of the score.
         window: the trend is the median of the score's last changes, this many.
         shrink: the share of the trend that is expected to go on, 0 to 1.
