@@ -34,6 +34,7 @@ class _Member:
     edits: int = 0
     reversals: int = 0
     slots: int = 0
+    told: int = 0
     moved: dict[str, int] = field(default_factory=dict)
 
 
@@ -83,6 +84,11 @@ class LanguageAgent:
         """Every member's decisions in this meta-episode, as they were applied."""
         return [list(member.decisions) for member in self._members]
 
+    @property
+    def source(self) -> Backend:
+        """Where decisions come from."""
+        return self._source
+
     def reset_batch(self, specs: Sequence[AgentSpec], seeds: Sequence[int]) -> None:
         """Start of a batch of meta-episodes, all of one learner."""
         if self._question is not None:
@@ -129,13 +135,17 @@ class LanguageAgent:
         """What the decisions of this batch came to, over all members.
 
         ``edits`` counts hyperparameters that were asked to change, ``edit_rate`` their share of all those there are;
-        ``reversals`` counts edits against the direction of the same hyperparameter's previous edit. Quantiles are over
-        decisions; ``staleness`` is a mean.
+        ``reversals`` counts edits against the direction of the same hyperparameter's previous edit, and
+        ``reversal_rate`` is their share of edits. ``invalid_rate`` is the share of decisions that could not be read.
+        Quantiles are over decisions; ``staleness`` is a mean. ``feedback_lines`` counts observations that said
+        something about the last action or update.
         """
         taken = [decision for member in self._members for decision in member.decisions]
         seconds = [decision.seconds for decision in taken]
         edits = sum(member.edits for member in self._members)
         slots = sum(member.slots for member in self._members)
+        invalid = sum(not decision.valid for decision in taken)
+        reversals = sum(member.reversals for member in self._members)
         return {
             "decisions": len(taken),
             "unanswered": sum(member.unanswered for member in self._members),
@@ -143,10 +153,13 @@ class LanguageAgent:
             "prompt_tokens": sum(decision.prompt_tokens for decision in taken),
             "completion_tokens": sum(decision.completion_tokens for decision in taken),
             "price": sum(decision.price for decision in taken),
-            "invalid": sum(not decision.valid for decision in taken),
+            "invalid": invalid,
+            "invalid_rate": invalid / len(taken) if taken else 0.0,
             "edits": edits,
             "edit_rate": edits / slots if slots else 0.0,
-            "reversals": sum(member.reversals for member in self._members),
+            "reversals": reversals,
+            "reversal_rate": reversals / edits if edits else 0.0,
+            "feedback_lines": sum(member.told for member in self._members),
             "staleness": float(np.mean([decision.staleness for decision in taken])) if taken else 0.0,
             "latency_p50": float(np.quantile(seconds, 0.5)) if taken else 0.0,
             "latency_p95": float(np.quantile(seconds, 0.95)) if taken else 0.0,
@@ -199,6 +212,7 @@ class LanguageAgent:
         member.decisions.append(decision)
         shown = prompt.shown_in(observation)
         member.slots += len(shown)
+        member.told += "\nfeedback: " in observation
         wishes = answer.read_answer(decision.action, shown) if decision.valid else None
         for name, direction in answer.directions(wishes or {}, shown).items():
             member.edits += 1

@@ -69,10 +69,14 @@ class HubModel:
         }
 
     def decide(self, observations: Sequence[str], seeds: Sequence[int]) -> list[Decision]:
-        """See :class:`agents.language.decision.Backend`; the first call loads the model."""
+        """See :class:`agents.language.decision.Backend`."""
+        return self.loaded().decide(observations, seeds)
+
+    def loaded(self) -> Decider:
+        """What decides; the first call loads the model."""
         if self._loaded is None:
             self._loaded = self._load()
-        return self._loaded.decide(observations, seeds)
+        return self._loaded
 
     def __getstate__(self) -> dict[str, Any]:
         """Weights do not travel: another process reads them from where they are."""

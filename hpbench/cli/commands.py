@@ -30,6 +30,11 @@ hpbench collect        runs and branch sets as training data
 hpbench dataset        report on it, load, export, push
 hpbench train          a language model: tiny, then sft, then grpo or ppo
 
+[bold]Use one[/bold]
+
+\b
+hpbench deploy         one live run, watched: harmful updates are undone
+
 [bold]Look around[/bold]
 
 \b

@@ -21,6 +21,7 @@ COLUMNS = {
     "edits": "edits",
     "edit_rate": "edit rate",
     "reversals": "reversals",
+    "feedback_lines": "feedback lines",
     "staleness": "staleness",
     "latency_p50": "latency p50 (s)",
     "latency_p95": "latency p95 (s)",

@@ -82,7 +82,9 @@ def test_help_teaches(shell: Shell) -> None:
         assert command in text
 
 
-@pytest.mark.parametrize("command", ["list", "info", "run", "population", "report", "doctor", "collect", "dataset"])
+@pytest.mark.parametrize(
+    "command", ["list", "info", "run", "population", "report", "doctor", "collect", "dataset", "deploy"]
+)
 def test_every_command_has_help(shell: Shell, command: str) -> None:
     assert "Usage: hpbench " + command in shell(command, "--help")
 

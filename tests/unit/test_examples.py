@@ -143,3 +143,21 @@ def test_the_committed_grid_curves_are_of_the_tasks_as_they_are() -> None:
         for curve in curves[name].values():
             assert min(curve["score"][-1]) > lowest
             assert max(curve["score"][0]) < 0.7
+
+
+def test_what_undoing_is_worth() -> None:
+    """The study runs, and its committed numbers follow from the committed scores."""
+    study = runpy.run_path(str(FOLDER / "roll_back_study.py"))
+    committed = json.loads((FOLDER / "results" / "roll_back.json").read_text())
+    for agent in ("random", "reckless", "careless"):
+        rows = committed[agent]["tasks"].values()
+        found = study["interval"]([np.subtract(row["restore"], row["never"]) for row in rows])
+        assert found == (pytest.approx(committed[agent]["difference"]), pytest.approx(committed[agent]["interval"]))
+        assert all(row["steps"] == 10 * steps for row, steps in zip(rows, (51_200, *[102_400] * 3), strict=True))
+    options = {**study["OPTIONS"], "steps": 12_800, "decisions": 5}
+    compared = study["compare"](study["Reckless"](rate=1.0), ["classic/cartpole"], [0, 1], options)
+    row = compared["tasks"]["classic/cartpole"]
+    assert row["steps"] == 25_600
+    assert compared["difference"] == pytest.approx(np.mean(row["restore"]) - np.mean(row["never"]), abs=1e-5)
+    alarms = study["false_alarms"]("classic/cartpole", "default", range(2), options)
+    assert alarms["judged"] == 8
