@@ -360,8 +360,8 @@ class _Run:
         path = self.folder / LOG
         # A run that was killed after its last checkpoint takes some updates again.
         old = [json.loads(each) for each in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-        now = line["step"]
-        kept = [each for each in old if each["step"] < now or (each["step"] == now and each.keys() != line.keys())]
+        now, kind = line["step"], list(line)[1]  # kept, test or score: what a line is of
+        kept = [each for each in old if each["step"] < now or (each["step"] == now and list(each)[1] != kind)]
         write_atomically(path, "".join(json.dumps(each) + "\n" for each in [*kept, line]))
 
 
