@@ -76,7 +76,13 @@ def chapter(results: Results) -> str:
     agents = [agent for agent in results.agents if results.is_complete(agent)]
     agents.sort(key=lambda agent: -float(iqm(*results.strata(agent))))
     lines = [f"## {results.suite.title}", ""]
-    lines += [ranking(results, agents).to_markdown(), "### By track: mean meta-score", ""]
+    lines += [ranking(results, agents).to_markdown()]
+    if MODEL in agents:
+        lines += [f"### {MODEL} minus each of the others, pairs with the same seed", ""]
+        lines += [against(results, agents).to_markdown()]
+    if TUNED in agents and DEFAULT in agents:
+        lines += ["### Headroom captured, by track", "", headroom(results, agents).to_markdown()]
+    lines += ["### By track: mean meta-score", ""]
     lines += [by(results, agents, "track").to_markdown(), "### By task: mean meta-score", ""]
     lines += [by(results, agents, "task").to_markdown()]
     if any(_costs(results, agent) for agent in agents):
@@ -99,6 +105,33 @@ def ranking(results: Results, agents: Sequence[str]) -> Table:
         rows.append((agent, *cells))
     columns = ("agent", "IQM", "mean", f"minus {DEFAULT}", f"minus {MODEL}", "headroom captured")
     return Table("", columns, tuple(rows))
+
+
+def against(results: Results, agents: Sequence[str]) -> Table:
+    """Mean paired differences between the model and the others, by track."""
+    tracks = list(dict.fromkeys(row.track for row in results.suite.rows))
+    rows = []
+    for agent in agents:
+        if agent != MODEL:
+            parts = [[row for row in results.suite.rows if row.track == track] for track in tracks]
+            pairs = [(results.strata(MODEL, rows=part), results.strata(agent, rows=part)) for part in parts]
+            rows.append((agent, *(compare(ours, theirs).difference for ours, theirs in pairs)))
+    return Table("", ("agent", *tracks), tuple(rows))
+
+
+def headroom(results: Results, agents: Sequence[str]) -> Table:
+    """0 is ``library-default`` and 1 is ``static-512``, on the rows of each track."""
+    tracks = list(dict.fromkeys(row.track for row in results.suite.rows))
+    rows = []
+    for agent in agents:
+        if agent not in (DEFAULT, TUNED):
+            cells = []
+            for track in tracks:
+                part = [row for row in results.suite.rows if row.track == track]
+                sides = (results.strata(each, rows=part) for each in (agent, DEFAULT, TUNED))
+                cells.append(headroom_captured(*sides))
+            rows.append((agent, *cells))
+    return Table("", ("agent", *tracks), tuple(rows))
 
 
 def by(results: Results, agents: Sequence[str], what: str) -> Table:
