@@ -104,7 +104,7 @@ class CausalModel:
 
     def prompt_ids(self, observation: str) -> list[int]:
         """The prompt as tokens: by the tokenizer's chat template if it has one, else as plain text."""
-        return self._prompt_ids([observation])[0]
+        return self.prompt_rows([observation])[0]
 
     def plain_ids(self, text: str) -> list[int]:
         """Tokens of a text, nothing added."""
@@ -129,20 +129,26 @@ class CausalModel:
         Raises:
             InvalidConfiguration: if one is too long for the model.
         """
-        rows = self._prompt_ids(observations)
+        rows = self.prompt_rows(observations)
         longest = max(len(row) for row in rows)
         if self.context is not None and longest + room > self.context:
             raise InvalidConfiguration(
                 f"The prompt has {longest} tokens and the answer takes up to {room}; the model reads {self.context}. "
                 "Choose a model with a longer context"
             )
+        return self.side_by_side(rows)
+
+    def side_by_side(self, rows: Sequence[Sequence[int]]) -> Prompts:
+        """Prompts that are tokens already, on the model's device."""
+        longest = max(len(row) for row in rows)
         lengths = torch.tensor([len(row) for row in rows])
         valid = torch.arange(longest) >= longest - lengths[:, None]
         ids = torch.zeros(len(rows), longest, dtype=torch.long)
         ids[valid] = torch.tensor([token for row in rows for token in row])
         return Prompts(ids.to(self.device), valid.to(self.device))
 
-    def _prompt_ids(self, observations: Sequence[str]) -> list[list[int]]:
+    def prompt_rows(self, observations: Sequence[str]) -> list[list[int]]:
+        """The prompts as tokens, all tokenised together; see :meth:`prompt_ids`."""
         rows: list[list[int]]
         if getattr(self.tokenizer, "chat_template", None):
             texts = [self._template(prompt.messages(observation)) for observation in observations]

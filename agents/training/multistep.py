@@ -28,16 +28,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from agents.language.causal import CausalModel, Prompts
-from agents.language.prompt import completion, names_in, plain, read_completion
+from agents.language.prompt import completion, names_in, read_completion
 from agents.language.slot import SlotOptions, SlotPolicy, choice_scores
 from agents.training.episodes import Answer, Decide, Episode, Job, Playground
 from agents.training.multistep_recipe import MultistepRecipe
 from agents.training.recipes import Trained, settle
 from agents.training.tiny import BEST, CHECKPOINT, LOG, Say, save_model, schedule
 from agents.training.tuning import load_start
+from agents.training.value import ValueModel, estimate
 from hpbench.evaluation.records import write_atomically
 from hpbench.hyperparameter import KEEP
 from hpbench.seeding import derive_seed
@@ -74,34 +75,6 @@ def train_multistep(
     run.resume()
     run.train(say, recipe.steps if stop_after is None else min(stop_after, recipe.steps))
     return Trained(folder / BEST, run.step, {"score": run.best})
-
-
-class ValueModel(nn.Module):
-    """Expected rewards still to come: a trunk like the policy's, and a linear head on the prompt's last token.
-
-    Args:
-        policy: a causal language model whose trunk is copied.
-    """
-
-    def __init__(self, policy: Any) -> None:
-        super().__init__()
-        base = policy.base_model
-        self.trunk = type(base)(base.config)
-        self.trunk.load_state_dict(base.state_dict())
-        self.head = nn.Linear(base.config.hidden_size, 1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
-
-    def forward(self, prompts: Prompts) -> Tensor:
-        """Float32 ``[members]``."""
-        output = self.trunk(
-            input_ids=prompts.ids,
-            attention_mask=prompts.valid.long(),
-            position_ids=prompts.positions,
-            use_cache=False,
-        )
-        values: Tensor = self.head(output.last_hidden_state[:, -1].float()).squeeze(-1)
-        return values
 
 
 @dataclass
@@ -253,7 +226,7 @@ class _Run:
         frozen = self.step < recipe.value_first
         for _ in range(recipe.epochs):
             for group, index in _minibatches(groups, recipe.minibatch, generator):
-                prompts = self._prompts([group.rows[i] for i in index.tolist()])
+                prompts = self.source.side_by_side([group.rows[i] for i in index.tolist()])
                 self._learn_value(prompts, group.returns[index])
                 if not frozen:
                     measured.append(self._learn(group, prompts, index))
@@ -265,7 +238,7 @@ class _Run:
     def _flatten(self, episodes: Sequence[Episode]) -> tuple[list[_Group], dict[str, float]]:
         """Decisions with advantages and returns, and what there is to say about them."""
         texts = [text for episode in episodes for text in episode.observations]
-        rows = self._tokens(texts)
+        rows = self.source.prompt_rows(texts)
         values = self._values(rows)
         advantages, returns, start = [], [], 0
         for episode in episodes:
@@ -334,24 +307,9 @@ class _Run:
     @torch.no_grad()
     def _values(self, rows: Sequence[list[int]]) -> NDArray[np.float64]:
         size = self.recipe.minibatch
-        parts = [self.value(self._prompts(rows[i : i + size])) for i in range(0, len(rows), size)]
+        parts = [self.value(self.source.side_by_side(rows[i : i + size])) for i in range(0, len(rows), size)]
         values: NDArray[np.float64] = torch.cat(parts).double().cpu().numpy()
         return values
-
-    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        if getattr(self.source.tokenizer, "chat_template", None):
-            return [self.source.prompt_ids(text) for text in texts]
-        rows: list[list[int]] = self.source.tokenizer([plain(text) for text in texts])["input_ids"]
-        return rows
-
-    def _prompts(self, rows: Sequence[list[int]]) -> Prompts:
-        longest = max(map(len, rows))
-        ids = np.zeros((len(rows), longest), dtype=np.int64)
-        valid = np.zeros((len(rows), longest), dtype=np.bool_)
-        for i, row in enumerate(rows):
-            ids[i, longest - len(row) :] = row
-            valid[i, longest - len(row) :] = True
-        return Prompts(torch.from_numpy(ids).to(self.device), torch.from_numpy(valid).to(self.device))
 
     def _numbers(self, values: Sequence[float] | NDArray[np.float64]) -> Tensor:
         return torch.tensor(np.asarray(values), dtype=torch.float32, device=self.device)
@@ -363,23 +321,6 @@ class _Run:
         now, kind = line["step"], list(line)[1]  # kept, test or score: what a line is of
         kept = [each for each in old if each["step"] < now or (each["step"] == now and list(each)[1] != kind)]
         write_atomically(path, "".join(json.dumps(each) + "\n" for each in [*kept, line]))
-
-
-def estimate(rewards: NDArray[np.float64], values: NDArray[np.float64], gae_lambda: float) -> NDArray[np.float64]:
-    """Generalised advantage estimates of one meta-episode, without discount.
-
-    Args:
-        rewards: after each decision, float64 ``[decisions]``; nothing comes after the last one.
-        values: expected before each decision, float64 ``[decisions]``.
-        gae_lambda: 0: one-step temporal differences; 1: returns minus values.
-    """
-    errors = rewards + np.append(values[1:], 0.0) - values
-    advantages: NDArray[np.float64] = np.zeros_like(errors)
-    ahead = 0.0
-    for t in range(len(errors) - 1, -1, -1):
-        ahead = errors[t] + gae_lambda * ahead
-        advantages[t] = ahead
-    return advantages
 
 
 def _minibatches(

@@ -13,10 +13,11 @@ import pytest
 from agents.language.prompt import CHOICES, completion, names_in
 from agents.training.architecture import make_model, make_tokenizer
 from agents.training.episodes import Answer, Episode, EpisodesFailed, Job, Playground, live
-from agents.training.multistep import _Run, estimate, train_multistep
+from agents.training.multistep import _Run, train_multistep
 from agents.training.multistep_recipe import MultistepRecipe
 from agents.training.recipes import read_recipe
 from agents.training.tiny import save_model
+from agents.training.value import estimate
 from hpbench import make_agent
 from hpbench.cli import main
 from hpbench.control.episode import EpisodeBatch
