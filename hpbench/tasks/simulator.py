@@ -1,0 +1,80 @@
+"""What a task is that no tensor arithmetic can step: copies of a real simulator, behind one interface.
+
+A simulator belongs to one member and holds its ``envs`` running copies. It knows nothing of time limits, returns or
+learners: the population counts steps, cuts episodes and asks for restarts. Its arrays are filled in place, so that a
+pool of processes can keep them in shared memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Simulator(Protocol):
+    """Running copies of one task.
+
+    After :meth:`reset` and :meth:`step` the arrays hold what the copies show now. Nothing is random but by the seeds
+    that :meth:`reset` is given: equal seeds and actions give equal arrays, whoever else runs in the process.
+    """
+
+    observation: NDArray[Any]
+    """``[envs, observation_size]``, in the task's observation dtype."""
+    reward: NDArray[np.float64]
+    """Of the last step, ``[envs]``."""
+    terminated: NDArray[np.bool_]
+    """Whether the last step ended the episode, ``[envs]``."""
+
+    def reset(self, which: Sequence[int], seeds: Sequence[int]) -> None:
+        """Begin new episodes in those copies, one seed of 31 bits each; the others stay as they are."""
+        ...
+
+    def step(self, actions: NDArray[Any]) -> None:
+        """One step of all copies.
+
+        Args:
+            actions: discrete: int64 ``[envs]``; continuous: float32 ``[envs, action_count]``, inside bounds.
+        """
+        ...
+
+    def save(self, env: int) -> bytes:
+        """All there is to one copy, its random state included: at most ``state_bytes`` of its maker."""
+        ...
+
+    def load(self, env: int, state: bytes) -> None:
+        """Become exactly what was saved, and show it: the copy continues bit for bit as the saved one did."""
+        ...
+
+    def snippet(self, env: int) -> str:
+        """A line of text on what the copy shows now, for text observations; empty if there is nothing to say."""
+        ...
+
+    def close(self) -> None:
+        """Free what the simulator holds. It can be called twice."""
+        ...
+
+
+class SimulatorMaker(Protocol):
+    """Makes simulators of one task: a frozen dataclass that can be compared, hashed and pickled.
+
+    Raises at :meth:`make`:
+        MissingExtra: if the simulator is not installed, with the line that installs it.
+    """
+
+    state_bytes: int
+    """The longest state that :meth:`Simulator.save` gives."""
+    in_process: bool
+    """Whether copies run in the caller's process, because they are threads already or release the interpreter lock;
+    otherwise they are spread over a pool of processes."""
+
+    def make(self, envs: int, evaluation: bool = False) -> Simulator:
+        """A simulator of that many copies, to be reset before anything else.
+
+        Args:
+            envs: copies.
+            evaluation: on the levels that are kept for evaluation, where the task has such.
+        """
+        ...
