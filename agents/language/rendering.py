@@ -74,6 +74,14 @@ class Rendering:
         return "\n".join(shown)
 
 
+def hide_task(observation: str) -> str:
+    """The observation without the name of its task; hyperparameters keep theirs."""
+    head, line, rest = observation.split("\n", 2)
+    words = line.split(" ")
+    words[1] = "unnamed"
+    return "\n".join((head, " ".join(words), rest))
+
+
 def _rename(line: str, learner: str, rotated: bool) -> str:
     if _TASK.fullmatch(line):
         return line if rotated else f"task hidden learner {learner}"

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.language.prompt import names_in
+from agents.language.rendering import hide_task
 from hpbench.control.episode import EpisodeBatch
 from hpbench.control.options import EnvOptions
 from hpbench.errors import HPBenchError
@@ -204,7 +205,7 @@ def live(job: Job, ask: Callable[[list[str], list[int]], Sequence[Answer]]) -> l
     running, decision, decisions = list(range(len(episodes))), 0, batch.plan.decisions
     actions = ["{}"] * len(episodes)
     while running:
-        shown = [_hide(observations[i]) if job.hidden[i] else observations[i] for i in running]
+        shown = [hide_task(observations[i]) if job.hidden[i] else observations[i] for i in running]
         seeds = [derive_seed(job.seeds[i], DECISION_STREAM, decision) for i in running]
         for i, text, answer in zip(running, shown, ask(shown, seeds), strict=True):
             episodes[i].observations.append(text)
@@ -267,11 +268,3 @@ def _answer(asking: Sequence[_Worker], policies: Mapping[str, Decide]) -> None:
         for worker, (observations, _) in zip(group, questions, strict=True):
             _send(worker, [next(answers) for _ in observations])
             worker.question = None
-
-
-def _hide(observation: str) -> str:
-    """The observation without the name of its task."""
-    head, line, rest = observation.split("\n", 2)
-    words = line.split(" ")
-    words[1] = "unnamed"
-    return "\n".join((head, " ".join(words), rest))

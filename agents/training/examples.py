@@ -2,6 +2,7 @@
 
 - :func:`sft_rows`: a state and the update that its label speaks for, for supervised fine-tuning (the prompt-completion
   format of TRL).
+- :func:`taught_rows`: any recorded state and the update that a teacher gives.
 - :func:`pool_rows`: a state with all K updates that were tried from it and what they gained, for group-relative
   training from a pool of branches: the completions of a prompt are its branches, and their rewards are known.
 - :func:`run_rows`: whole meta-episodes, observation after observation with the updates that were made, for pretraining
@@ -17,12 +18,14 @@ from typing import Any
 import numpy as np
 
 from agents.language.prompt import completion, messages, names_in, plain
-from agents.language.rendering import Rendering
+from agents.language.rendering import Rendering, hide_task
 from agents.training.labels import KEEP_LABEL, Label, LabelRule, label_sets
 from agents.training.schema import Rows, read_rows
+from agents.training.teacher import Teacher
 from hpbench import learners
 from hpbench.control.text import shown_names
 from hpbench.errors import InvalidConfiguration, UnknownName
+from hpbench.hyperparameter import KEEP
 
 FORMS = ("plain", "messages")
 """Of prompts and completions: one string each, or lists of chat messages."""
@@ -77,7 +80,54 @@ def sft_rows(
                 "confidence": float(label.posterior.confidence[label.index]),
             }
         )
-    return rows if keep_share is None else _thin(rows, keep_share, seed)
+    return rows if keep_share is None else thin(rows, keep_share, seed)
+
+
+def taught_rows(
+    folder: Path,
+    teacher: Teacher,
+    split: str = "train",
+    rendering: Rendering | None = None,
+    form: str = "plain",
+    without: Collection[str] = (),
+    hidden: float = 0.0,
+    seed: int = 0,
+) -> Rows:
+    """Prompts with the completions that a teacher gives, one row per recorded state that it knows something about.
+
+    Args:
+        folder, split, rendering, form, without: as for :func:`sft_rows`.
+        teacher: what to choose.
+        hidden: share of the rows whose prompt does not name the task.
+        seed: of which ones these are.
+
+    Returns:
+        Rows with ``prompt``, ``completion`` and ``keep``, and the columns that say where they come from.
+
+    Raises:
+        UnknownName: for another form.
+        InvalidConfiguration: if the teacher knows nothing about any of the states, and as :func:`sft_rows`.
+    """
+    prompt, answer = _form(form), _answers(form)
+    render = Rendering() if rendering is None else rendering
+    generator = np.random.default_rng([seed, len(split)])
+    rows = []
+    for row in read_rows(folder, "states", split, (*_SPEC, "text")):
+        choices = None if row["base"] in without else teacher.choices(row["text"], row["base"])
+        if choices is not None:
+            text = hide_task(row["text"]) if generator.random() < hidden else row["text"]
+            text = render(text)
+            rows.append(
+                {name: row[name] for name in _SPEC}
+                | {
+                    "prompt": prompt(text),
+                    "completion": answer(completion(choices.tolist(), hot_names(text, row["learner"]))),
+                    "keep": bool((choices == KEEP).all()),
+                }
+            )
+    if not rows:
+        raise InvalidConfiguration(f"the teacher knows none of the tasks and learners of the split {split!r}")
+    return rows
 
 
 def pool_rows(
@@ -197,7 +247,12 @@ def hot_names(text: str, learner: str) -> Sequence[str]:
     )
 
 
-def _thin(rows: Rows, keep_share: float, seed: int) -> Rows:
+def thin(rows: Rows, keep_share: float, seed: int) -> Rows:
+    """Rows of which at most that share, in ``[0, 1)``, keeps everything; what is too much is left out at random.
+
+    Raises:
+        InvalidConfiguration: for a share outside its range.
+    """
     if not 0.0 <= keep_share < 1.0:
         raise InvalidConfiguration(f"keep_share must be at least 0 and below 1, got {keep_share}")
     kept = [i for i, row in enumerate(rows) if row["keep"]]

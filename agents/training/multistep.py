@@ -36,6 +36,7 @@ from agents.language.slot import SlotOptions, SlotPolicy, choice_scores
 from agents.training.episodes import Answer, Decide, Episode, Job, Playground
 from agents.training.multistep_recipe import MultistepRecipe
 from agents.training.recipes import Trained, settle
+from agents.training.teacher import Teacher
 from agents.training.tiny import BEST, CHECKPOINT, LOG, Say, save_model, schedule
 from agents.training.tuning import load_start
 from agents.training.value import ValueModel, estimate
@@ -87,6 +88,7 @@ class _Group:
         choices: int64 ``[decisions, slots]``.
         logs: log-probabilities of the decisions when they were made, float32 ``[decisions]``.
         advantages, returns: float32 ``[decisions]``.
+        taught: what the teacher would choose, int64 ``[decisions, slots]``; -1 where it has nothing to say.
     """
 
     names: tuple[str, ...]
@@ -95,6 +97,7 @@ class _Group:
     logs: Tensor
     advantages: Tensor
     returns: Tensor
+    taught: Tensor
 
 
 class _Run:
@@ -115,6 +118,7 @@ class _Run:
             torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=recipe.weight_decay)
             for module, rate in ((model, recipe.learning_rate), (self.value, recipe.value_learning_rate))
         ]
+        self.teacher = Teacher(recipe.teacher)
         self.step, self.jobs, self.best = 0, 0, -float("inf")
 
     def train(self, say: Say, last: int) -> None:
@@ -231,7 +235,7 @@ class _Run:
                 if not frozen:
                     measured.append(self._learn(group, prompts, index))
                     frozen = measured[-1]["kl"] > 1.5 * recipe.target_kl
-        blank = {"kl": 0.0, "clip_fraction": 0.0, "entropy": found.pop("entropy")}
+        blank = {"kl": 0.0, "clip_fraction": 0.0, "entropy": found.pop("entropy"), "pull": 0.0}
         means = {name: float(np.mean([each[name] for each in measured])) for name in blank} if measured else blank
         return found | means | {"optimiser_steps": float(len(measured))}
 
@@ -257,6 +261,11 @@ class _Run:
         flat, target = np.concatenate(scaled), np.concatenate(returns)
         flat = flat - flat.mean()
         answers = [answer for episode in episodes for answer in episode.answers]
+        taught = [
+            self._taught(text, episode.label.partition(" ")[0], answer.choices)
+            for episode in episodes
+            for text, answer in zip(episode.observations, episode.answers, strict=True)
+        ]
         members: dict[tuple[str, ...], list[int]] = {}
         for i, text in enumerate(texts):
             members.setdefault(names_in(text), []).append(i)
@@ -268,6 +277,7 @@ class _Run:
                 self._numbers([answers[i].log_probabilities.sum() for i in own]),
                 self._numbers(flat[own]),
                 self._numbers(target[own]),
+                torch.from_numpy(np.stack([taught[i] for i in own])).to(self.device),
             )
             for names, own in members.items()
         ]
@@ -279,20 +289,37 @@ class _Run:
             "entropy": -float(np.mean([answer.log_probabilities.mean() for answer in answers])),
         }
 
+    def _taught(self, observation: str, base: str, choices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The teacher's choices in a state; -1 in each slot if it has none."""
+        found = self.teacher.choices(observation, base) if self.teacher else None
+        return np.full_like(choices, -1) if found is None else found.astype(np.int64)
+
+    def _pull(self, group: _Group, index: Tensor, scores: Tensor) -> Tensor:
+        """How unlikely the teacher's choices are, times its present weight; given the slots before as they were."""
+        left = 1.0 - self.step / self.recipe.teacher_steps if self.recipe.teacher_steps > 0 else 0.0
+        if left <= 0.0 or not self.teacher:
+            return scores.new_zeros(())
+        goal = group.taught[index]
+        known = (goal >= 0).float()
+        logs = scores.log_softmax(dim=-1).gather(-1, goal.clamp(min=0)[..., None]).squeeze(-1)
+        return -self.recipe.teacher_weight * left * (logs * known).sum() / known.sum().clamp(min=1.0)
+
     def _learn(self, group: _Group, prompts: Prompts, index: Tensor) -> dict[str, float]:
         model, recipe = self.source.model, self.recipe
         choices, advantages = group.choices[index], group.advantages[index]
         scores = choice_scores(model, self.sampling.layout(group.names), prompts, choices)
+        pull = self._pull(group, index, scores)
         scores = (scores / recipe.temperature).log_softmax(dim=-1)
         change = scores.gather(-1, choices[..., None]).squeeze(-1).sum(dim=-1) - group.logs[index]
         ratio = change.exp()
         cut = ratio.clamp(1.0 - recipe.clip, 1.0 + recipe.clip)
         entropy = -(scores.exp() * scores).sum(dim=-1).mean()
-        loss = -torch.minimum(ratio * advantages, cut * advantages).mean() - recipe.entropy * entropy
+        loss = -torch.minimum(ratio * advantages, cut * advantages).mean() - recipe.entropy * entropy + pull
         self._descend(loss, model, self.optimisers[0])
         with torch.no_grad():
-            found = torch.stack((((ratio - 1.0) - change).mean(), (ratio != cut).float().mean(), entropy.detach()))
-        return dict(zip(("kl", "clip_fraction", "entropy"), found.tolist(), strict=True))
+            kl, clipped = ((ratio - 1.0) - change).mean(), (ratio != cut).float().mean()
+            found = torch.stack((kl, clipped, entropy, pull))
+        return dict(zip(("kl", "clip_fraction", "entropy", "pull"), found.tolist(), strict=True))
 
     def _learn_value(self, prompts: Prompts, returns: Tensor) -> None:
         loss = 0.5 * (self.value(prompts) - returns).square().mean()

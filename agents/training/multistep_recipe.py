@@ -8,6 +8,7 @@ from pydantic import Field
 
 from agents.training.recipes import Count, Positive, Share, StageRecipe
 from agents.training.settings import bases
+from agents.training.teacher import Settings
 from hpbench.control.options import CHOICES, EnvOptions
 from hpbench.errors import InvalidConfiguration, UnknownName
 
@@ -39,6 +40,8 @@ class MultistepRecipe(StageRecipe):
         entropy: weight of the mean entropy of a slot, in nats.
         target_kl: the epochs of an update end when the policy has moved further than this.
         max_gradient_norm: where gradients are cut.
+        teacher: settings by task (:mod:`agents.training.teacher`) that the policy is drawn to in the first
+            ``teacher_steps`` updates, with the weight ``teacher_weight`` falling linearly to 0.
         evaluate_every: updates between tests.
         evaluation_seeds: meta-episodes per task and track in each test.
         device: of the model, ``auto`` takes a GPU if there is one. The learners train on the CPU.
@@ -73,6 +76,9 @@ class MultistepRecipe(StageRecipe):
     entropy: Annotated[float, Field(ge=0.0)] = 0.003
     target_kl: Positive = 0.03
     max_gradient_norm: Positive = 0.5
+    teacher: Annotated[Settings, Field(default_factory=dict)]
+    teacher_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    teacher_steps: Annotated[int, Field(ge=0)] = 0
     evaluate_every: Count
     evaluation_seeds: Count = 16
     device: str = "auto"

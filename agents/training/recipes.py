@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agents.language.rendering import Rendering
 from agents.training.labels import LabelRule
+from agents.training.teacher import Settings
 from hpbench.errors import InvalidConfiguration, UnknownName
 from hpbench.evaluation.records import write_atomically
 
@@ -142,12 +143,17 @@ class SftRecipe(TunedRecipe):
 
     Args:
         keep_share: largest share of examples that keep everything; null: all there are.
+        teacher: settings by task (:mod:`agents.training.teacher`): if there are any, the answer to every recorded state
+            is the choices that lead to them, and branch sets are for tests only.
+        hidden_tasks: share of the teacher's examples whose task is not named.
         best: the checkpoint that is kept: of the smallest ``loss``, or the largest ``agreement`` or ``gain``.
     """
 
     stage: ClassVar[str] = "sft"
 
     keep_share: Share | None = 0.5
+    teacher: Annotated[Settings, Field(default_factory=dict)]
+    hidden_tasks: Share = 0.0
     best: Literal["loss", "agreement", "gain"] = "loss"
 
 

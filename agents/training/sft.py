@@ -3,8 +3,9 @@
     hpbench train sft tiny/best collected --output sft
     hpbench run --agent hf:sft/best --suite classic-small-v0
 
-An example is a state of a branch set with the completion that its label speaks for (:mod:`agents.training.labels`), in
-exactly the tokens that the slot policy scores; the loss is on the completion only. The checkpoint that is kept is the
+An example is a state of a branch set with the completion that its label speaks for (:mod:`agents.training.labels`), or,
+if the recipe has a teacher, any recorded state with the choices that lead to the teacher's settings; in exactly the
+tokens that the slot policy scores. The loss is on the completion only. The checkpoint that is kept is the
 best one on the split ``validation``.
 """
 
@@ -16,9 +17,10 @@ from typing import Any
 
 from agents.language.causal import CausalModel
 from agents.language.slot import SlotPolicy
-from agents.training.examples import sft_rows
+from agents.training.examples import sft_rows, taught_rows, thin
 from agents.training.held_out import HeldOut, completion_ids, read_states
 from agents.training.recipes import SftRecipe, Trained, settle
+from agents.training.teacher import Teacher
 from agents.training.tuning import (
     Say,
     adapters,
@@ -79,16 +81,15 @@ def train_sft(recipe: SftRecipe, start: str, collection: Path, folder: Path, say
 
 def _examples(recipe: SftRecipe, collection: Path, split: str, policy: SlotPolicy) -> list[dict[str, Any]]:
     """Rows that need no more preparation: token ids, and which of them are the completion."""
-    rows = sft_rows(
-        collection,
-        split,
-        recipe.label.rule(),
-        recipe.show.rendering(),
-        form="messages",
-        keep_share=recipe.keep_share,
-        seed=recipe.seed,
-        without=recipe.without,
-    )
+    teacher, show, form = Teacher(recipe.teacher), recipe.show.rendering(), "messages"
+    if teacher:
+        rows = taught_rows(
+            collection, teacher, split, show, form, recipe.without, hidden=recipe.hidden_tasks, seed=recipe.seed
+        )
+        rows = rows if recipe.keep_share is None else thin(rows, recipe.keep_share, recipe.seed)
+    else:
+        rule, kept = recipe.label.rule(), recipe.keep_share
+        rows = sft_rows(collection, split, rule, show, form, recipe.without, keep_share=kept, seed=recipe.seed)
     found = []
     for row in rows:
         observation = row["prompt"][-1]["content"]

@@ -29,17 +29,12 @@ def main() -> None:
     axes[0].set(title="tiny: pretraining on trajectories", xlabel="step", ylabel="loss per token")
     axes[1].plot(*column(sft, "loss"), label="training")
     axes[1].plot(*column(sft, "eval_loss"), label="validation")
-    axes[1].set(title="sft: updates that branch sets speak for", xlabel="step", ylabel="loss per token")
-    start = 0
-    for name, colour in (("multistep-1", "C0"), ("multistep-2", "C3")):
-        log = read(folder, name)
-        steps, scores = column(log, "score")
-        axes[2].plot([start + step for step in steps], scores, colour, alpha=0.5, label=f"{name}, sampled, training")
-        steps, scores = column(log, "greedy_mean") if name == "multistep-1" else column(log, "test_mean")
-        axes[2].plot([start + step for step in steps], scores, f"{colour}o-", label=f"{name}, greedy, validation")
-        start += max(steps)
-    kept = next(line["kept_mean"] for line in read(folder, "multistep-2") if "kept_mean" in line)
-    axes[2].axhline(kept, color="black", linestyle=":", label="everything kept, validation")
+    axes[1].set(title="sft: what the teacher would do", xlabel="step", ylabel="loss per token")
+    multistep = read(folder, "multistep")
+    axes[2].plot(*column(multistep, "score"), "C0", alpha=0.5, label="sampled, training variants")
+    axes[2].plot(*column(multistep, "test_mean"), "C3o-", label="greedy, validation variants")
+    kept = next(line["kept_mean"] for line in multistep if "kept_mean" in line)
+    axes[2].axhline(kept, color="black", linestyle=":", label="everything kept, validation variants")
     axes[2].set(title="multistep: whole meta-episodes", xlabel="update", ylabel="mean meta-score")
     for axis in axes:
         axis.legend(fontsize=7)

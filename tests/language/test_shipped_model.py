@@ -31,7 +31,7 @@ def test_it_is_small_and_has_its_card_and_logs() -> None:
     card = (FOLDER / "README.md").read_text()
     for part in ("Data", "Training", "Results", "Limits"):
         assert f"## {part}" in card
-    for stage in ("tiny", "sft", "multistep-1", "multistep-2"):
+    for stage in ("tiny", "sft", "multistep"):
         assert json.loads((FOLDER / "training" / f"{stage}-recipe.json").read_text())
         log = [json.loads(line) for line in (FOLDER / "training" / f"{stage}-log.jsonl").read_text().splitlines()]
         assert len(log) > 1
