@@ -27,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 import hpbench  # noqa: F401  (registers the environments)
+from hpbench.errors import InvalidConfiguration
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1] / "examples")]
@@ -49,11 +50,19 @@ PPO_SETTINGS: Mapping[str, Any] = {
 
 
 class Controller(MetaAgent):
-    """The trained network: its mean action, without noise."""
+    """The trained network: its mean action, without noise.
+
+    Raises:
+        InvalidConfiguration: if it has not been trained yet.
+    """
 
     name = "sb3-ppo"
 
     def __init__(self, weights: Mapping[str, NDArray[np.float32]] | str | Path = WEIGHTS) -> None:
+        if not isinstance(weights, Mapping) and not Path(weights).exists():
+            raise InvalidConfiguration(
+                f"There is no {weights}: train it first, python {Path(__file__).name} --minutes 9"
+            )
         super().__init__(weights)
 
 
@@ -103,7 +112,7 @@ def train(
     tasks: Sequence[str] = TASKS,
     small: Mapping[str, int] | None = None,
     seed: int = 0,
-) -> tuple[Controller, list[dict[str, float]]]:
+) -> tuple[Controller, list[dict[str, float | None]]]:
     """PPO until the time is over or so many decisions have been made.
 
     Args:
@@ -116,8 +125,8 @@ def train(
         seed: of networks and environments.
 
     Returns:
-        The agent, and a line for every update: decisions so far, mean meta-score and length of the meta-episodes that
-        ended since the last line, how many these were, seconds.
+        The agent, and a line for every update: decisions so far, how many meta-episodes ended since the last line,
+        their mean meta-score (None for none), mean standard deviation of the policy, seconds.
     """
     from stable_baselines3 import PPO
     from stable_baselines3.common.callbacks import BaseCallback

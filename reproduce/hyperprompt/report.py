@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tarfile
 import tempfile
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ HERE = Path(__file__).parent
 Floats = NDArray[np.float64]
 RECORDS, PAGE = HERE / "records", HERE / "results.md"
 MODEL, DEFAULT, TUNED = "hyperprompt", "library-default", "static-512"
-HELD_OUT = "hyperprompt-held-out-v0"
+HELD_OUT, ORACLE = "hyperprompt-held-out-v0", "hyperprompt-oracle-v0"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -65,9 +66,14 @@ def page() -> str:
             with tarfile.open(path) as archive:
                 archive.extractall(place, filter="data")
             results = load_results(Path(place) / path.name.removesuffix(".tar.xz"))
+            if results.suite.name == ORACLE:
+                parts.append(bound(results, load_results(Path(place) / HELD_OUT)))
+                continue
             parts.append(chapter(results))
             if results.suite.name == HELD_OUT and (HERE / "search.json").exists():
                 parts.append(search(json.loads((HERE / "search.json").read_text(encoding="utf-8")), results))
+            if results.suite.name == HELD_OUT and (HERE / "populations.jsonl").exists():
+                parts.append(populations(HERE / "populations.jsonl", results))
     return "\n\n".join(parts) + "\n"
 
 
@@ -186,6 +192,42 @@ def search(found: dict[str, Any], scores: Results) -> str:
     columns = ("how", "runs paid for", "mean", *tasks)
     title = "## Random search on each test variant, track default: mean meta-score"
     return f"{title}\n\n{Table('', columns, tuple(rows)).to_markdown()}".rstrip()
+
+
+def populations(path: Path, results: Results) -> str:
+    """Populations of learners, next to agents that had a single run."""
+    sys.path.insert(0, str(HERE))
+    from populations import read, table
+
+    others = [agent for agent in (MODEL, TUNED, DEFAULT) if agent in results.agents]
+    title = "## Populations on held-out variants: the best member, by its training score"
+    return f"{title}\n\n{table(read(path), results, others).to_markdown()}".rstrip()
+
+
+def bound(oracle: Results, held_out: Results) -> str:
+    """The branch oracle next to the agents, all on the few seeds that the oracle has played."""
+    tracks = list(dict.fromkeys(row.track for row in oracle.suite.rows))
+    agents = [agent for agent in oracle.agents if oracle.is_complete(agent)]
+    rows = [(agent, *_few(oracle, agent, oracle, tracks)) for agent in agents]
+    for agent in (MODEL, TUNED, "kl-adaptive-tuned", DEFAULT):
+        if agent in held_out.agents:
+            rows.append((agent, *_few(held_out, agent, oracle, tracks)))
+    table = Table("", ("agent", "mean", *tracks), tuple(rows))
+    return f"## {oracle.suite.title}\n\n{table.to_markdown()}".rstrip()
+
+
+def _few(results: Results, agent: str, oracle: Results, tracks: Sequence[str]) -> list[Interval]:
+    """Mean meta-scores, of all and by track, on the seeds of the oracle's rows."""
+    scores: dict[tuple[str, str], list[float]] = {}
+    wanted: dict[tuple[str, str], list[int]] = {(row.task, row.track): [] for row in oracle.suite.rows}
+    for row in oracle.suite.rows:
+        wanted[row.task, row.track] += row.seeds
+    for row in results.suite.rows:
+        for seed, score in zip(row.seeds, results.values(agent, row), strict=True):
+            if seed in wanted[row.task, row.track]:
+                scores.setdefault((row.task, row.track), []).append(float(score))
+    parts = [list(scores)] + [[key for key in scores if key[1] == track] for track in tracks]
+    return [estimate([np.array(scores[key]) for key in part], mean_of_rows) for part in parts]
 
 
 def _cells(strata: Sequence[Floats]) -> list[Interval]:

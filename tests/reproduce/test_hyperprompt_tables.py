@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from hpbench import run
-from hpbench.evaluation.suite import parse_suite
+from hpbench.errors import InvalidConfiguration
+from hpbench.evaluation.suite import load_suite, parse_suite
 
 FOLDER = Path(__file__).parents[2] / "reproduce" / "hyperprompt"
 SMALL = {"decisions": 2, "steps": 1024, "evaluation_episodes": 2}
@@ -133,3 +134,68 @@ def test_records_are_packed_as_they_are(monkeypatch: pytest.MonkeyPatch, tmp_pat
     there = {path.relative_to(tmp_path / "out"): path.read_bytes() for path in (tmp_path / "out").rglob("*.json")}
     assert back == there
     assert results.suite.name == "test-v0"
+
+
+def test_populations_and_the_oracle_stand_beside_the_suite(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    report = load("report", monkeypatch)
+    row: dict[str, Any] = {
+        "env": "HPControl-Classic-v0", "tasks": ["classic/cartpole@test"], "tracks": ["default"], "learner": "ppo",
+        "tier": "small", **SMALL,
+    }  # fmt: skip
+
+    def played(name: str, agent: str, *seeds: list[int]) -> Any:
+        text = json.dumps({"format": 1, "name": name, "title": name, "rows": [row | {"seeds": each} for each in seeds]})
+        return run(agent, parse_suite(text, "test", "json"), tmp_path, processes=1, progress=False, privileged=True)
+
+    whole = played("test-v0", "library-default", [100, 101, 102])
+    oracle = played("oracle-v0", "branch-oracle", [100], [102])
+    (scores,) = whole.strata("library-default")
+    assert report._few(whole, "library-default", oracle, ["default"])[0].estimate == pytest.approx(
+        (scores[0] + scores[2]) / 2
+    )
+    page = report.bound(oracle, whole)
+    assert page.startswith("## oracle-v0")
+    assert [line.split(" | ")[0] for line in page.splitlines()[4:]] == ["| branch-oracle", "| library-default"]
+    (tmp_path / "populations.jsonl").write_text("")
+    assert report.populations(tmp_path / "populations.jsonl", whole).startswith("## Populations")
+
+
+def test_the_controller_is_paid_in_meta_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    controller = load("controller", monkeypatch)
+    env = controller.make("classic/cartpole", "random", {"decisions": 3, "steps": 3072, "evaluation_episodes": 2})()
+    env.reset(seed=3)
+    before, rewards, over = env._score, [], False
+    while not over:
+        _, reward, over, truncated, info = env.step(env.action_space.sample())
+        rewards.append(reward)
+        assert not truncated
+    assert len(rewards) == 3
+    assert sum(rewards) == pytest.approx(info["meta_score"] - 0.5 * before)
+
+
+def test_the_controller_is_trained_goes_on_and_plays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("stable_baselines3", reason="needs the extra sb3")
+    controller = load("controller", monkeypatch)
+    monkeypatch.setattr(controller, "PPO_SETTINGS", {**controller.PPO_SETTINGS, "batch_size": 30})
+    with pytest.raises(InvalidConfiguration, match="train it first"):
+        controller.Controller(tmp_path / "none.npz")
+    first, lines = controller.train(tmp_path, 1.0, copies=1, decisions=30, tasks=CARTPOLE, small=SMALL)
+    assert [line["decisions"] for line in lines] == [30]
+    second, lines = controller.train(tmp_path, 1.0, copies=1, decisions=60, tasks=CARTPOLE, small=SMALL)
+    assert [line["decisions"] for line in lines] == [30, 60]
+    assert all(line["meta_episodes"] == 15 for line in lines)  # three environments, meta-episodes of two decisions
+    assert not np.array_equal(first.layers[0][0], second.layers[0][0])
+    second.save(tmp_path / "controller.npz")
+    kept = controller.Controller(tmp_path / "controller.npz")
+    seen = np.linspace(-1.0, 1.0, kept.layers[0][0].shape[1], dtype=np.float32)
+    assert np.array_equal(kept.act(seen), second.act(seen))
+
+
+def test_the_oracle_has_rows_of_the_held_out_suite() -> None:
+    oracle, held_out = (load_suite(FOLDER / f"{name}.toml") for name in ("oracle", "held-out"))
+    places = {(row.task, row.track): row for row in held_out.rows}
+    assert {(row.task, row.track) for row in oracle.rows} == set(places)
+    for row in oracle.rows:
+        same = places[row.task, row.track]
+        assert set(row.seeds) < set(same.seeds)
+        assert (row.learner, row.tier, row.overrides) == (same.learner, same.tier, same.overrides)
