@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
-from torch import Tensor
+if TYPE_CHECKING:  # processes that only step simulators need no torch
+    from torch import Tensor
 
 Split = Literal["standard", "train", "validation", "test"]
 """``standard`` is the task as published; the others are seeded variants of it."""
