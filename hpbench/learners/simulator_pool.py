@@ -114,8 +114,11 @@ class SimulatorPool:
 class PooledSimulator:
     """One simulator whose copies run in the processes of a pool: a :class:`~hpbench.tasks.simulator.Simulator`.
 
-    :meth:`send` and :meth:`wait` are the two halves of :meth:`step`: whoever steps several simulators sends to all of
-    them first. All methods raise :class:`~hpbench.errors.SimulatorCrash` if a process of the pool has died.
+    Resets, steps and loads only begin when they are called. They end, and their errors are raised, when an array is
+    read (take it from the simulator anew each time) or something else is asked. So simulators that are stepped or
+    loaded one after the other work side by side.
+
+    Whatever has to do with the processes raises :class:`~hpbench.errors.SimulatorCrash` if one of them has died.
     """
 
     def __init__(
@@ -132,76 +135,85 @@ class PooledSimulator:
             for worker, start, stop in zip(places, bounds[:-1], bounds[1:], strict=True)
             if stop > start
         ]
-        self._row = {env: part for part in self._parts for env in range(part[1], part[2])}
+        self._pending: list[_Worker] = []
         self._close = weakref.finalize(self, pool.forget, number)
         self._close.atexit = False  # the pool itself is closed then
         pool.tidy()
-        shown = self._all(MAKE, [(maker, stop - start, evaluation) for _, start, stop in self._parts])
-        shape, dtype = pickle.loads(shown[0])
-        self.observation = self._share("observation", dtype, (envs, *shape))
-        self.reward: NDArray[np.float64] = self._share("reward", "<f8", (envs,))
-        self.terminated: NDArray[np.bool_] = self._share("terminated", "|b1", (envs,))
+        for worker, start, stop in self._parts:
+            self._send(worker, MAKE, cloudpickle.dumps((maker, stop - start, evaluation)))
+        shape, dtype = pickle.loads(self._answers()[0])
+        self._observation = self._share("observation", dtype, (envs, *shape))
+        self._reward = self._share("reward", "<f8", (envs,))
+        self._terminated = self._share("terminated", "|b1", (envs,))
         self._actions: NDArray[Any] = np.zeros(0)
 
+    @property
+    def observation(self) -> NDArray[Any]:
+        """``[envs, observation_size]``, in memory shared with the processes."""
+        self._answers()
+        return self._observation
+
+    @property
+    def reward(self) -> NDArray[np.float64]:
+        """Of the last step, ``[envs]``."""
+        self._answers()
+        return self._reward
+
+    @property
+    def terminated(self) -> NDArray[np.bool_]:
+        """Whether the last step ended the episode, ``[envs]``."""
+        self._answers()
+        return self._terminated
+
     def reset(self, which: Sequence[int], seeds: Sequence[int]) -> None:
-        """Begin new episodes in those copies, side by side in their processes."""
+        """Begin new episodes in those copies."""
         for env, seed in zip(which, seeds, strict=True):
             self.seeds[env] = int(seed)
-        self._scatter(RESET, which, [int(seed) for seed in seeds])
+        self._scatter(RESET, which, seeds)
 
-    def step(self, actions: NDArray[Any]) -> None:
-        """One step of all copies."""
-        self.send(actions)
-        self.wait()
-
-    def send(self, actions: NDArray[Any]) -> None:
-        """Begin a step. The arrays are not to be read before :meth:`wait`."""
+    def step(self, actions: NDArray[Any], which: Sequence[int] | None = None) -> None:
+        """One step of all copies, or of those."""
+        self._answers()
         if self._actions.shape != actions.shape or self._actions.dtype != actions.dtype:
             self._actions = self._share("actions", actions.dtype.str, actions.shape)
         self._actions[:] = actions
         self.pool.tidy()
+        if which is not None:
+            self._scatter(STEP, which)
+            return
         for worker, _, _ in self._parts:
             self._send(worker, STEP, b"")
-
-    def wait(self) -> None:
-        """End the step that :meth:`send` began."""
-        self._answers([worker for worker, _, _ in self._parts])
 
     def save(self, env: int) -> bytes:
         """All there is to one copy."""
         return self.save_all([env])[0]
 
     def save_all(self, which: Sequence[int]) -> list[bytes]:
-        """The same of several copies, one message to each process."""
+        """The same of several copies, in one message to each process."""
+        self._answers()
+        asked = self._scatter(SAVE, which)
         saved: dict[int, bytes] = {}
-        for envs, answer in self._scatter(SAVE, which):
+        for envs, answer in zip(asked, self._answers(), strict=True):
             saved.update(zip(envs, pickle.loads(answer), strict=True))
         return [saved[env] for env in which]
 
     def load(self, env: int, state: bytes) -> None:
         """Become exactly what was saved."""
-        self.load_all([env], [state])
-
-    def load_all(self, which: Sequence[int], states: Sequence[bytes]) -> None:
-        """The same for several copies, side by side in their processes: replaying an episode takes its time."""
-        for env in which:
-            self.seeds[env] = None
-        self._scatter(LOAD, which, list(states))
+        self.seeds[env] = None
+        self._scatter(LOAD, [env], [state])
 
     def snippet(self, env: int) -> str:
         """A line of text on what the copy shows now."""
-        worker, start, _ = self._row[env]
-        self._send(worker, SNIPPET, pickle.dumps(env - start))
-        return self._answers([worker])[0].decode()
+        self._answers()
+        self._scatter(SNIPPET, [env])
+        return self._answers()[0].decode()
 
     def close(self) -> None:
         """Close the copies; the pool lives on. It can be called twice."""
         self._close()
 
-    def _scatter(
-        self, operation: int, which: Sequence[int], values: Sequence[Any] | None = None
-    ) -> list[tuple[list[int], bytes]]:
-        """Send an operation on some copies to the processes that have them: the copies of each, and its answer."""
+    def _scatter(self, operation: int, which: Sequence[int], values: Sequence[Any] | None = None) -> list[list[int]]:
+        """Send an operation on some copies to the processes that have them: the copies of each."""
         asked = []
         for worker, start, stop in self._parts:
             mine = [index for index, env in enumerate(which) if start <= env < stop]
@@ -209,14 +221,8 @@ class PooledSimulator:
                 rows = [which[index] - start for index in mine]
                 value = rows if values is None else (rows, [values[index] for index in mine])
                 self._send(worker, operation, pickle.dumps(value))
-                asked.append((worker, [which[index] for index in mine]))
-        answers = self._answers([worker for worker, _ in asked])
-        return [(envs, answer) for (_, envs), answer in zip(asked, answers, strict=True)]
-
-    def _all(self, operation: int, values: Sequence[Any]) -> list[bytes]:
-        for (worker, _, _), value in zip(self._parts, values, strict=True):
-            self._send(worker, operation, cloudpickle.dumps(value))
-        return self._answers([worker for worker, _, _ in self._parts])
+                asked.append([which[index] for index in mine])
+        return asked
 
     def _share(self, name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
         """An array that is the same memory here and in the processes."""
@@ -225,7 +231,7 @@ class PooledSimulator:
             os.ftruncate(memory, max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize))
             for worker, start, stop in self._parts:
                 self._send(worker, SHARE, pickle.dumps((name, dtype, shape, start, stop)), memory)
-            self._answers([worker for worker, _, _ in self._parts])
+            self._answers()
             return map_array(memory, dtype, shape)
         finally:
             os.close(memory)
@@ -236,12 +242,14 @@ class PooledSimulator:
             worker.send(operation, self.number, payload, memory)
         except OSError as error:
             raise self._crash(worker) from error
+        self._pending.append(worker)
 
-    def _answers(self, workers: Sequence[_Worker]) -> list[bytes]:
-        """One answer of each; an error is raised when all have answered, so that none is left over."""
+    def _answers(self) -> list[bytes]:
+        """The answers to all that was sent; an error is raised when all are there, so that none is left over."""
         self._check()
+        pending, self._pending = self._pending, []
         answers, failures = [], []
-        for worker in workers:
+        for worker in pending:
             try:
                 kind, payload = worker.answer(self.number)
             except (EOFError, OSError) as error:
@@ -249,8 +257,8 @@ class PooledSimulator:
             answers.append(payload)
             if kind != DONE:
                 failures.append((worker, *pickle.loads(payload)))
-        for worker, error, text in failures:
-            raise error or SimulatorCrash(self.task, self._seeds(worker), f"it raised an error\n{text}")
+        for worker, raised, text in failures:
+            raise raised or SimulatorCrash(self.task, self._seeds(worker), f"it raised an error\n{text}")
         return answers
 
     def _check(self) -> None:
@@ -259,10 +267,7 @@ class PooledSimulator:
 
     def _crash(self, worker: _Worker, timed_out: bool = False) -> SimulatorCrash:
         """What to raise when a process is gone. The others go too: their answers no longer match the questions."""
-        if timed_out:
-            reason = f"it did not answer for {worker.patience:g} seconds"
-        else:
-            reason = worker.exit()
+        reason = f"it did not answer for {worker.patience:g} seconds" if timed_out else worker.exit()
         self.pool.broken = f"broken ({reason})"
         self.pool.close()
         return SimulatorCrash(self.task, self._seeds(worker), reason)

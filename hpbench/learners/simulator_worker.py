@@ -75,9 +75,9 @@ class Hosted:
         for name in OUTPUTS:
             self.rows[name][:] = getattr(self.simulator, name)
 
-    def step(self) -> None:
+    def step(self, which: Sequence[int] | None) -> None:
         """One step, with the actions that stand in the shared array."""
-        self.simulator.step(self.rows["actions"])
+        self.simulator.step(self.rows["actions"], which)
         self.show()
 
     def reset(self, which: Sequence[int], seeds: Sequence[int]) -> None:
@@ -105,15 +105,11 @@ def work(descriptor: int) -> None:
     while True:
         try:
             operation, number, size = HEADER.unpack(receive(channel, HEADER.size))
-            if operation == STEP:
-                answer = _attempt(hosted, operation, number, None)
-            elif operation == SHARE:
-                _, (memory, *_), _, _ = socket.recv_fds(channel, 1, 1)
-                answer = _attempt(hosted, operation, number, (pickle.loads(receive(channel, size)), memory))
+            memory = socket.recv_fds(channel, 1, 1)[1][0] if operation == SHARE else None
+            value = pickle.loads(receive(channel, size)) if size else None
+            channel.sendall(_attempt(hosted, operation, number, value if memory is None else (value, memory)))
+            if memory is not None:
                 os.close(memory)
-            else:
-                answer = _attempt(hosted, operation, number, pickle.loads(receive(channel, size)))
-            channel.sendall(answer)
         except (EOFError, ConnectionError):
             break
     for each in hosted.values():
@@ -133,7 +129,7 @@ def _attempt(hosted: dict[int, Hosted], operation: int, number: int, value: Any)
 
 def _serve(hosted: dict[int, Hosted], operation: int, number: int, value: Any) -> bytes:
     if operation == STEP:
-        hosted[number].step()
+        hosted[number].step(value)
     elif operation == RESET:
         hosted[number].reset(*value)
     elif operation == LOAD:
@@ -141,7 +137,7 @@ def _serve(hosted: dict[int, Hosted], operation: int, number: int, value: Any) -
     elif operation == SAVE:
         return pickle.dumps([hosted[number].simulator.save(env) for env in value])
     elif operation == SNIPPET:
-        return hosted[number].simulator.snippet(value).encode()
+        return hosted[number].simulator.snippet(value[0]).encode()
     elif operation == MAKE:
         maker, envs, evaluation = value
         hosted[number] = Hosted(maker, envs, evaluation)

@@ -27,12 +27,12 @@ class Status(NamedTuple):
     """A number of the status line.
 
     Args:
-        index: in NLE's ``blstats``.
+        place: in NLE's ``blstats``.
         scale: what an encoder divides by, to come near [-1, 1].
         log: whether it takes ``log1p`` first (of values below 0: with their sign).
     """
 
-    index: int
+    place: int
     scale: float
     log: bool = False
 

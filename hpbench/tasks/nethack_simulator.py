@@ -56,7 +56,7 @@ ACTIONS = 23
 
 _ROWS, _COLUMNS = 21, 79
 _HEADER = struct.Struct("<q")
-_INDICES = np.array([status.index for status in STATUS.values()])
+_INDICES = np.array([status.place for status in STATUS.values()])
 _BITS = 1 << np.arange(len(CONDITIONS))
 _INT16 = np.iinfo(np.int16)
 _HUNGER = ("satiated", "", "hungry", "weak", "fainting", "fainted", "starved")
@@ -75,6 +75,7 @@ class NetHackMaker:
     name: str
     max_steps: int
     in_process: ClassVar[bool] = False
+    restarts_itself: ClassVar[bool] = False
 
     @property
     def state_bytes(self) -> int:
@@ -112,10 +113,10 @@ class NetHackSimulator:
             self.copies[env].reset(seed)
             self._show(env)
 
-    def step(self, actions: NDArray[Any]) -> None:
-        """One step of all copies; ``actions`` are indices int64 ``[envs]`` below :data:`ACTIONS`."""
-        for env, (game, action) in enumerate(zip(self.copies, actions.tolist(), strict=True)):
-            game.step(action)
+    def step(self, actions: NDArray[Any], which: Sequence[int] | None = None) -> None:
+        """One step of all copies or of those; ``actions`` are indices int64 ``[envs]`` below :data:`ACTIONS`."""
+        for env in range(len(self.copies)) if which is None else which:
+            self.copies[env].step(int(actions[env]))
             self._show(env)
 
     def save(self, env: int) -> bytes:
@@ -151,7 +152,7 @@ class _Game:
 
     def __init__(self, name: str) -> None:
         try:
-            from nle.env import tasks
+            from nle.env import tasks  # type: ignore[import-untyped]
         except ImportError as error:
             raise MissingExtra("nle", "nethack") from error
         # The time limit is the population's business: NLE would quit the game at it.
@@ -210,6 +211,8 @@ class _Game:
 
     def text(self) -> str:
         message = bytes(self.shown["message"]).split(b"\0")[0].decode("latin-1").strip()
+        if self.over:  # the status line is gone with the game
+            return message or "the game is over"
         shown = dict(zip(STATUS, self.shown["blstats"][_INDICES].tolist(), strict=True))
         hunger = _HUNGER[shown["hunger"]] if 0 <= shown["hunger"] < len(_HUNGER) else ""
         status = (
