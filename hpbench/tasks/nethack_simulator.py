@@ -1,6 +1,6 @@
 """NetHack through the NetHack Learning Environment (``nle``), behind the simulator interface.
 
-Rules, actions and rewards are those of NLE's own tasks, which are stepped as they are. What is added is exactness. NLE
+Rules, actions and rewards are those of NLE's own tasks, up to the size of a penalty. What is added is exactness. NLE
 leaves three things to the clock that change games: the phase of the moon (``fix_moon_phase`` ties it to the seed),
 reseeding (off), and the birthday of the game, from which NetHack takes the names of shopkeepers, ant holes and the
 prices of glass; it is set here, right after the first level was made, which does not depend on it.
@@ -51,6 +51,9 @@ CLASSES = {
 """NLE's class of each task (``nle.env.tasks``)."""
 CHARACTER = "mon-hum-neu-mal"
 """A human monk, NLE's default character."""
+PENALTY = -0.001
+"""Reward of a step in which the game's clock stands still, as when walking into a wall. NLE's default is ten times
+that; within 1,000 steps this one cannot outweigh the reward of 1 at a goal: a return tells whether it was reached."""
 ACTIONS = 23
 """NLE's ``TASK_ACTIONS``: continue, eight directions, eight far ones, up, down, wait, kick, eat, search."""
 
@@ -158,6 +161,7 @@ class _Game:
         # The time limit is the population's business: NLE would quit the game at it.
         self.env = getattr(tasks, CLASSES[name])(
             character=CHARACTER,
+            penalty_step=PENALTY,
             max_episode_steps=_UNLIMITED,
             observation_keys=("glyphs", "blstats", "message"),
             fix_moon_phase=True,

@@ -24,7 +24,7 @@ from hpbench.tasks.nethack_layout import (
     STATUS,
     STATUS_START,
 )
-from hpbench.tasks.nethack_simulator import ACTIONS, CLASSES, NetHackMaker, NetHackSimulator
+from hpbench.tasks.nethack_simulator import ACTIONS, CLASSES, PENALTY, NetHackMaker, NetHackSimulator
 
 nle_tasks = pytest.importorskip("nle.env.tasks", reason='needs pip install "hpbench[nethack]"')
 
@@ -55,7 +55,8 @@ def test_steps_are_those_of_nle(task: str) -> None:
     ours = simulator(task, [11])
     # What is observed changes the game: NLE's default keys have screen descriptions, for which it looks at things.
     keys = ("glyphs", "blstats", "message")
-    theirs = getattr(nle_tasks, CLASSES[task])(fix_moon_phase=True, max_episode_steps=10**6, observation_keys=keys)
+    options = {"fix_moon_phase": True, "max_episode_steps": 10**6, "observation_keys": keys}
+    theirs = getattr(nle_tasks, CLASSES[task])(penalty_step=PENALTY, **options)
     theirs.seed(core=11, disp=11 ^ 0x5DEECE66D, reseed=False)
     shown, _ = theirs.reset()
     assert theirs.action_space.n == ACTIONS

@@ -65,7 +65,7 @@ class Walks:
         self._show(env)
 
     def snippet(self, env: int) -> str:
-        return f"at {self.walks[env][-1]:.0f} – läuft"
+        return f"at {self.walks[env][-1]:.0f}, läuft"
 
     def close(self) -> None:
         pass
@@ -217,8 +217,7 @@ def test_a_killed_process_is_reported_with_task_and_seeds_within_a_second() -> N
     os.kill(second.process.pid, signal.SIGKILL)
     begin = time.monotonic()
     with pytest.raises(SimulatorCrash) as raised:
-        for _ in range(2):
-            simulator.step(np.zeros(4, dtype=np.int64))
+        trace(simulator, 2)
     assert time.monotonic() - begin < 1.0
     assert (raised.value.task, raised.value.seeds) == ("walks/long", (52, None))
     message = str(raised.value)
@@ -272,9 +271,7 @@ def test_there_is_one_pool_for_the_process_and_a_new_one_when_it_broke() -> None
     assert len(first.pool.workers) == len(os.sched_getaffinity(0))
     os.kill(first.pool.workers[0].process.pid, signal.SIGKILL)
     with pytest.raises(SimulatorCrash):
-        for _ in range(2):
-            first.reset([0, 1], [0, 1])
-            assert first.reward.shape == (2,)
+        trace(first, 2)
     assert shared_pool() is not first.pool
     again = started(make_simulator(WalksMaker(), 2))
     assert again.terminated.tolist() == [False, False]
