@@ -9,22 +9,20 @@ NLE loads a copy of the game's library for every environment, so copies do not s
 run in one process: 3 MB each. But a game that panics ends its process, and a step holds the interpreter lock. Therefore
 ``in_process`` is false: copies run in a pool of processes.
 
-A game cannot be copied. What is saved of an episode is its seed and its actions, and loading plays them again.
+A game cannot be copied: see :mod:`hpbench.tasks.replay`.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpbench.errors import MissingExtra, SnapshotError, UnknownName
+from hpbench.errors import MissingExtra, UnknownName
 from hpbench.tasks.nethack_layout import (
     CELLS,
     CONDITION_INDEX,
@@ -38,6 +36,7 @@ from hpbench.tasks.nethack_layout import (
     STATUS,
     STATUS_START,
 )
+from hpbench.tasks.replay import ReplaySimulator, replay_bytes
 
 CLASSES = {
     "score": "NetHackScore",
@@ -57,8 +56,10 @@ that; within 1,000 steps this one cannot outweigh the reward of 1 at a goal: a r
 ACTIONS = 23
 """NLE's ``TASK_ACTIONS``: continue, eight directions, eight far ones, up, down, wait, kick, eat, search."""
 
+DISPLAY = 0x5DEECE66D
+"""Flips bits of a seed: the game's second generator, for what is only shown, starts elsewhere than the first."""
+
 _ROWS, _COLUMNS = 21, 79
-_HEADER = struct.Struct("<q")
 _INDICES = np.array([status.place for status in STATUS.values()])
 _BITS = 1 << np.arange(len(CONDITIONS))
 _INT16 = np.iinfo(np.int16)
@@ -83,128 +84,53 @@ class NetHackMaker:
     @property
     def state_bytes(self) -> int:
         """The seed, and a byte for every action."""
-        return _HEADER.size + self.max_steps
+        return replay_bytes(self.max_steps)
 
-    def make(self, envs: int, evaluation: bool = False) -> NetHackSimulator:
-        """Copies of the game; every seed is a dungeon of its own, so there are no levels kept for evaluation.
+    def make(self, envs: int, evaluation: bool = False) -> ReplaySimulator:
+        """Copies of the game. Observations are int16 ``[envs, OBSERVATION_SIZE]`` as laid out in
+        :mod:`hpbench.tasks.nethack_layout`; actions are indices below :data:`ACTIONS`. Every seed is a dungeon of its
+        own, so there are no levels kept for evaluation.
 
         Raises:
             MissingExtra: if ``nle`` is not installed.
             UnknownName: if there is no such task.
         """
-        return NetHackSimulator(self.name, envs)
-
-
-class NetHackSimulator:
-    """Copies of one NLE task: see :class:`hpbench.tasks.simulator.Simulator`.
-
-    Observations are int16 ``[envs, OBSERVATION_SIZE]`` as laid out in :mod:`hpbench.tasks.nethack_layout`. A copy whose
-    game is over stays as it is, with reward 0, until it is reset.
-    """
-
-    def __init__(self, name: str, envs: int) -> None:
-        if name not in CLASSES:
-            raise UnknownName("NetHack task", name, CLASSES)
-        self.copies = [_Game(name) for _ in range(envs)]
-        self.observation = np.zeros((envs, OBSERVATION_SIZE), dtype=np.int16)
-        self.reward = np.zeros(envs)
-        self.terminated = np.zeros(envs, dtype=np.bool_)
-
-    def reset(self, which: Sequence[int], seeds: Sequence[int]) -> None:
-        """Begin new games in those copies."""
-        for env, seed in zip(which, seeds, strict=True):
-            self.copies[env].reset(seed)
-            self._show(env)
-
-    def step(self, actions: NDArray[Any], which: Sequence[int] | None = None) -> None:
-        """One step of all copies or of those; ``actions`` are indices int64 ``[envs]`` below :data:`ACTIONS`."""
-        for env in range(len(self.copies)) if which is None else which:
-            self.copies[env].step(int(actions[env]))
-            self._show(env)
-
-    def save(self, env: int) -> bytes:
-        """The seed of the episode and its actions."""
-        return self.copies[env].save()
-
-    def load(self, env: int, state: bytes) -> None:
-        """Play a saved episode again, or only the rest of it where the copy is on that way already.
-
-        Raises:
-            SnapshotError: if the bytes are no saved episode.
-        """
-        self.copies[env].load(state)
-        self._show(env)
-
-    def snippet(self, env: int) -> str:
-        """The message line and the status line."""
-        return self.copies[env].text()
-
-    def close(self) -> None:
-        """End the games and remove their files."""
-        for game in self.copies:
-            game.close()
-
-    def _show(self, env: int) -> None:
-        game = self.copies[env]
-        game.write(self.observation[env])
-        self.reward[env], self.terminated[env] = game.reward, game.over
-
-
-class _Game:
-    """One copy of the game with what its running episode was made of."""
-
-    def __init__(self, name: str) -> None:
+        if self.name not in CLASSES:
+            raise UnknownName("NetHack task", self.name, CLASSES)
         try:
             from nle.env import tasks  # type: ignore[import-untyped]
         except ImportError as error:
             raise MissingExtra("nle", "nethack") from error
+        task = getattr(tasks, CLASSES[self.name])
+        return ReplaySimulator([_Game(task) for _ in range(envs)], OBSERVATION_SIZE, np.int16)
+
+
+class _Game:
+    """One copy of the game: see :class:`hpbench.tasks.replay.Game`."""
+
+    def __init__(self, task: Any) -> None:
         # The time limit is the population's business: NLE would quit the game at it.
-        self.env = getattr(tasks, CLASSES[name])(
+        self.env = task(
             character=CHARACTER,
             penalty_step=PENALTY,
             max_episode_steps=_UNLIMITED,
             observation_keys=("glyphs", "blstats", "message"),
             fix_moon_phase=True,
         )
-        self.seed = -1
-        self.actions = bytearray()
-        self.reward, self.over = 0.0, False
         self._map = np.full((_ROWS + CROP[0] - 1, _COLUMNS + CROP[1] - 1), OUTSIDE, dtype=np.int16)
         top, left = CROP[0] // 2, CROP[1] // 2
         self._inside = self._map[top : top + _ROWS, left : left + _COLUMNS]
 
-    def reset(self, seed: int) -> None:
-        self.env.seed(core=seed, disp=seed ^ 0x5DEECE66D, reseed=False)
+    def begin(self, seed: int) -> None:
+        self.env.seed(core=seed, disp=seed ^ DISPLAY, reseed=False)
         self.shown, _ = self.env.reset()
         _set_birthday(self.env.nethack.dlpath, seed)
-        self.seed = seed
-        self.actions.clear()
-        self.reward, self.over = 0.0, False
 
-    def step(self, action: int) -> None:
-        if self.over:
-            self.reward = 0.0
-            return
-        self.shown, self.reward, self.over, _, _ = self.env.step(action)
-        self.actions.append(action)
+    def act(self, action: int) -> tuple[float, bool]:
+        self.shown, reward, over, _, _ = self.env.step(action)
+        return reward, over
 
-    def save(self) -> bytes:
-        return _HEADER.pack(self.seed) + self.actions
-
-    def load(self, state: bytes) -> None:
-        if len(state) < _HEADER.size:
-            raise SnapshotError(f"A saved NetHack episode has at least {_HEADER.size} bytes, got {len(state)}.")
-        (seed,) = _HEADER.unpack_from(state)
-        actions = state[_HEADER.size :]
-        if seed != self.seed or not actions.startswith(self.actions):
-            self.reset(seed)
-        elif len(actions) == len(self.actions):
-            return
-        for action in actions[len(self.actions) :]:
-            self.step(action)
-
-    def write(self, row: NDArray[np.int16]) -> None:
-        """Lay out what is shown, in place."""
+    def write(self, row: NDArray[Any]) -> None:
         status, message = self.shown["blstats"], self.shown["message"]
         column, line = int(status[0]), int(status[1])
         self._inside[:] = self.shown["glyphs"]
@@ -215,9 +141,9 @@ class _Game:
 
     def text(self) -> str:
         message = bytes(self.shown["message"]).split(b"\0")[0].decode("latin-1").strip()
-        if self.over:  # the status line is gone with the game
-            return message or "the game is over"
         shown = dict(zip(STATUS, self.shown["blstats"][_INDICES].tolist(), strict=True))
+        if shown["hit_points_maximum"] == 0:  # the status line is gone with the game
+            return message or "the game is over"
         hunger = _HUNGER[shown["hunger"]] if 0 <= shown["hunger"] < len(_HUNGER) else ""
         status = (
             "Dlvl:{depth} $:{gold} HP:{hit_points}({hit_points_maximum}) Pw:{energy}({energy_maximum}) "

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hpbench.errors import SnapshotError, UnknownName
+from hpbench.errors import UnknownName
 from hpbench.tasks.nethack_layout import (
     CELLS,
     CONDITIONS_START,
@@ -24,7 +24,8 @@ from hpbench.tasks.nethack_layout import (
     STATUS,
     STATUS_START,
 )
-from hpbench.tasks.nethack_simulator import ACTIONS, CLASSES, PENALTY, NetHackMaker, NetHackSimulator
+from hpbench.tasks.nethack_simulator import ACTIONS, CLASSES, PENALTY, NetHackMaker
+from hpbench.tasks.replay import ReplaySimulator
 
 nle_tasks = pytest.importorskip("nle.env.tasks", reason='needs pip install "hpbench[nethack]"')
 
@@ -35,7 +36,7 @@ def plan(seed: int, steps: int = LIMIT) -> NDArray[np.int64]:
     return np.random.default_rng(seed).integers(ACTIONS, size=steps)
 
 
-def simulator(task: str = "score", seeds: Sequence[int] = (0,)) -> NetHackSimulator:
+def simulator(task: str = "score", seeds: Sequence[int] = (0,)) -> ReplaySimulator:
     made = NetHackMaker(task, LIMIT).make(len(seeds))
     made.reset(range(len(seeds)), seeds)
     return made
@@ -79,7 +80,7 @@ def test_observations_are_what_the_layout_says() -> None:
     one = simulator(seeds=[5])
     assert one.observation.shape == (1, OBSERVATION_SIZE)
     assert one.observation.dtype == np.int16
-    shown = one.copies[0].shown
+    shown = one.games[0].shown
     column, row = (int(value) for value in shown["blstats"][:2])
     crop = one.observation[0, :CELLS].reshape(CROP)
     for y in range(CROP[0]):
@@ -123,13 +124,13 @@ def test_games_are_deterministic_whatever_else_runs_in_the_process() -> None:
 
 def test_nothing_in_a_game_depends_on_the_clock() -> None:
     one = simulator(seeds=[42])
-    loaded = ctypes.CDLL(one.copies[0].env.nethack.dlpath, mode=os.RTLD_LAZY | os.RTLD_NOLOAD)
+    loaded = ctypes.CDLL(one.games[0].env.nethack.dlpath, mode=os.RTLD_LAZY | os.RTLD_NOLOAD)
     assert ctypes.c_long.in_dll(loaded, "ubirthday").value == 42
     import _ctypes
 
     _ctypes.dlclose(loaded._handle)
     one.reset([0], [43])  # the library could be loaded anew: nobody held on to it
-    assert one.copies[0].env.nethack.get_current_seeds()[2] is False  # no reseeding
+    assert one.games[0].env.nethack.get_current_seeds()[2] is False  # no reseeding
     one.close()
 
 
@@ -149,27 +150,6 @@ def test_a_loaded_game_goes_on_as_the_saved_one(task: str) -> None:
     assert record(other, plan(4)[:50], 0) == record(other, plan(4)[:50], 1)
     one.close()
     other.close()
-
-
-def test_loading_plays_only_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = simulator(seeds=[3])
-    states = []
-    for part in np.split(plan(3)[:90], 3):
-        record(one, part)
-        states.append(one.save(0))
-    game = simulator(seeds=[4]).copies[0]
-    played: list[int] = []
-    step = game.step
-    monkeypatch.setattr(game, "step", lambda action: (played.append(action), step(action)))
-    for state, count in ((states[0], 30), (states[0], 0), (states[2], 60), (states[1], 60)):
-        played.clear()
-        game.load(state)
-        assert len(played) == count
-        assert game.save() == state
-    with pytest.raises(SnapshotError, match="at least 8 bytes"):
-        game.load(b"123")
-    one.close()
-    game.close()
 
 
 def test_a_game_that_is_over_stays_so_until_it_is_reset() -> None:
