@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from hpbench import errors
-from hpbench.errors import HPBenchError, InvalidAction, MissingExtra, UnknownName
+from hpbench.errors import HPBenchError, InvalidAction, MissingExtra, MissingLibrary, UnknownName
 
 
 def test_unknown_name_suggests_the_near_misses() -> None:
@@ -43,7 +43,12 @@ def test_missing_extra_gives_the_install_line() -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [UnknownName("task", "x", ["b", "a"]), MissingExtra("procgen", "procgen"), InvalidAction("NaN in the action")],
+    [
+        UnknownName("task", "x", ["b", "a"]),
+        MissingExtra("procgen", "procgen"),
+        MissingLibrary("procgen", "libGL.so.1", "libgl1"),
+        InvalidAction("NaN in the action"),
+    ],
     ids=lambda error: type(error).__name__,
 )
 def test_errors_survive_pickling(error: HPBenchError) -> None:
