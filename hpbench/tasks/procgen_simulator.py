@@ -26,8 +26,9 @@ ACTIONS = 15
 LEVELS = 2**31 - 1
 """Level seeds that there are."""
 STATE_BYTES = 100_000
-"""Room for a saved state: the longest one in 48,000 random steps of each game and mode had 50,222 bytes (coinrun)."""
-
+"""Room for a saved state: the longest one in 48,000 random steps of each game and mode had half of that (coinrun)."""
+_ALLOTTED = 2**20
+"""What Procgen itself allots: it ends the process if a state is longer than its buffer."""
 _GRID = 3
 
 
@@ -95,7 +96,7 @@ class ProcgenSimulator:
     def __init__(self, maker: ProcgenMaker, envs: int, evaluation: bool) -> None:
         self._maker, self._envs, self._evaluation = maker, envs, evaluation
         self._native = maker.native(envs, evaluation, seed=0)
-        self._buffer = bytearray(maker.state_bytes)
+        self._buffer = bytearray(_ALLOTTED)
         self.observation: NDArray[np.uint8] = np.zeros((envs, SIDE * SIDE * CHANNELS), np.uint8)
         self.reward = np.zeros(envs, np.float64)
         self.terminated = np.zeros(envs, np.bool_)
@@ -111,14 +112,20 @@ class ProcgenSimulator:
         self.reward[list(which)] = 0.0
         self.terminated[list(which)] = False
 
-    def step(self, actions: NDArray[Any]) -> None:
-        """One step of all copies; those whose episode ended have begun the next one."""
+    def step(self, actions: NDArray[Any], which: Sequence[int] | None = None) -> None:
+        """One step of all copies, whichever are asked for; those whose episode ended have begun the next one."""
         self._native.act(actions)
         self.reward[:], self.terminated[:] = self._show()
 
     def save(self, env: int) -> bytes:
-        """Procgen's own state of one copy."""
+        """Procgen's own state of one copy.
+
+        Raises:
+            RuntimeError: if it is longer than the maker's ``state_bytes``.
+        """
         length = self._native.call_c_func("get_state", env, self._foreign(self._buffer), len(self._buffer))
+        if length > self._maker.state_bytes:
+            raise RuntimeError(f"{self._maker.game}: a state of {length} bytes, more than {self._maker.state_bytes}")
         return bytes(memoryview(self._buffer)[:length])
 
     def load(self, env: int, state: bytes) -> None:

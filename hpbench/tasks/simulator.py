@@ -69,10 +69,6 @@ class SimulatorMaker(Protocol):
     in_process: bool
     """Whether copies run in the caller's process, because they are threads already or release the interpreter lock;
     otherwise they are spread over a pool of processes."""
-    restarts_itself: bool
-    """Whether a copy begins its next episode within the step that ends one. Then ``observation`` shows the first of
-    the new episode (the last one of the old is never seen), nobody calls :meth:`Simulator.reset` after the start, and
-    the task's time limit is at least the simulator's own, which shows as ``terminated``."""
 
     def make(self, envs: int, evaluation: bool = False) -> Simulator:
         """A simulator of that many copies, to be reset before anything else.
