@@ -70,9 +70,10 @@ def make_encoder(name: str, observation_size: int) -> Encoder:
         InvalidConfiguration: if it is for other observations.
     """
     encoder: Encoder = ENCODERS.load(name)
-    if encoder.observation_size != observation_size:
+    size = encoder.observation_size
+    if size != observation_size:
         raise InvalidConfiguration(
-            f"encoder={name!r} reads {encoder.observation_size} numbers, the task's observations have {observation_size}"
+            f"encoder={name!r} reads {size} numbers, the task's observations have {observation_size}"
         )
     return encoder
 
@@ -120,13 +121,14 @@ class EncodedActorCritic(Policy):
     def outputs(self, parameters: Tensor, observation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Actor output ``[members, batch, outputs]``, value ``[members, batch]``, log standard deviations ``[members,
         1, log_std]``. Arguments as of :meth:`activations`."""
-        rows = zip(parameters, observation, strict=True)
-        features = torch.stack([self.encoder.activations(self._pieces(row), images)[-1] for row, images in rows])
-        heads = torch.split(parameters, self._parts, dim=1)[len(self.encoder.parts) :]
-        ((actor, actor_bias),) = self.actor.unpack(list(heads[:2]))
-        ((critic, critic_bias),) = self.critic.unpack(list(heads[2:4]))
-        output = torch.baddbmm(actor_bias, features, actor)
-        return output, torch.baddbmm(critic_bias, features, critic)[..., 0], heads[4].unsqueeze(1)
+        outputs, values = [], []
+        for row, seen in zip(parameters, observation, strict=True):
+            features = self.encoder.activations(self._pieces(row), seen)[-1]
+            actor, actor_bias, critic, critic_bias, _ = torch.split(row, self._parts)[len(self.encoder.parts) :]
+            outputs.append(torch.addmm(actor_bias, features, actor.view(self.actor.sizes)))
+            values.append(torch.addmm(critic_bias, features, critic.view(self.critic.sizes))[:, 0])
+        log_std = parameters[:, None, self.size - self.log_std :]
+        return torch.stack(outputs), torch.stack(values), log_std
 
     def _pieces(self, row: Tensor) -> list[Tensor]:
         return list(torch.split(row, self._parts)[: len(self.encoder.parts)])

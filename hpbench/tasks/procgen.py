@@ -7,7 +7,7 @@ Training has a fixed set of levels, evaluation the others, so agents see how wel
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, cast
+from typing import Any, Literal
 
 from hpbench.tasks.base import Anchors, Budget, HandTuned, Task
 from hpbench.tasks.procgen_simulator import ACTIONS, CHANNELS, SIDE, ProcgenMaker
@@ -65,15 +65,23 @@ def rotation(index: int) -> Mapping[str, tuple[str, ...]]:
     order = [game for part in GAMES.values() for game in part]
     moved = _PART * index % len(order)
     order = order[len(order) - moved :] + order[: len(order) - moved]
-    return {"train": tuple(order[: 2 * _PART]), "validation": tuple(order[2 * _PART : -_PART]), "test": tuple(order[-_PART:])}
+    train, validation, test = order[: 2 * _PART], order[2 * _PART : -_PART], order[-_PART:]
+    return {"train": tuple(train), "validation": tuple(validation), "test": tuple(test)}
 
 
 BUDGETS: Mapping[str, Budget] = {
     "small": Budget(491_520, 20),
-    "standard": Budget(4_915_200, 40),
+    "standard": Budget(5_242_880, 40),
     # The published protocol for hyperparameters that change: 25 M steps, a decision every 500 k, to the next rollout.
     "paper": Budget(25_395_200, 50),
 }
+
+ROLLOUTS: Mapping[str, Mapping[str, Any]] = {
+    "small": {"num_envs": 32, "num_steps": 128, "normalize_reward": True},
+    "standard": {"num_envs": 64, "num_steps": 256, "normalize_reward": True, "encoder": "impala"},
+    "paper": {"num_envs": 64, "num_steps": 256, "normalize_reward": True, "encoder": "impala"},
+}
+"""PPO's frozen options by tier. Published: 64 environments of 256 steps, rewards normalised, the large network."""
 
 PUBLISHED = HandTuned(
     {
@@ -89,6 +97,26 @@ PUBLISHED = HandTuned(
     },
     f"{PAPER}, appendix on hyperparameters: one setting for all games",
 )
+
+
+SUMMARIES: Mapping[str, str] = {
+    "bigfish": "eat fish smaller than oneself to grow, and avoid larger ones",
+    "bossfight": "dodge the shots of a starship with a shield, and shoot back when the shield is down",
+    "caveflyer": "fly a ship through caves to the exit, with obstacles to go round and targets to shoot",
+    "chaser": "collect all orbs of a maze, hunted by enemies that can be eaten after a large orb",
+    "climber": "climb platforms upwards, collect stars and avoid flying monsters",
+    "coinrun": "run and jump to the coin at the far right, past saws, enemies and chasms",
+    "dodgeball": "hit all enemies with balls without being hit or touching walls, then leave",
+    "fruitbot": "steer a robot down a lane, collect fruit and avoid other food",
+    "heist": "open locks with keys of their colours to reach a gem in a maze",
+    "jumper": "jump through a cave to a carrot, led by a compass, past spikes",
+    "leaper": "cross lanes of cars and a river on logs to the finish",
+    "maze": "find the cheese in a maze",
+    "miner": "dig for all diamonds and reach the exit without being crushed by boulders",
+    "ninja": "jump across ledges to a mushroom and throw stars at bombs",
+    "plunder": "shoot enemy ships with cannonballs, spare friendly ones",
+    "starpilot": "fly a ship through waves of enemies and shoot them",
+}
 
 
 def _task(game: str, mode: Mode) -> Task:
@@ -108,5 +136,10 @@ def _task(game: str, mode: Mode) -> Task:
         simulator=ProcgenMaker(game, mode, LEVELS[mode]),
         observation_dtype="uint8",
         encoder="impala-small",
-        summary=f"{SUMMARIES[game]}, on {mode} levels that are generated",
+        learner_config={tier: {"ppo": options} for tier, options in ROLLOUTS.items()},
+        summary=f"{SUMMARIES[game]}, on generated {mode} levels",
     )
+
+
+_TASKS = [_task(game, mode) for mode in LEVELS for part in GAMES.values() for game in part]
+TASKS: Mapping[str, Task] = {task.id.partition("/")[2]: task for task in _TASKS}
