@@ -59,6 +59,20 @@ class MissingExtra(HPBenchError, ImportError):
         return type(self), (self.package, self.extra)
 
 
+class MissingLibrary(HPBenchError, ImportError):
+    """A package is installed, but not a library of the system that it needs."""
+
+    def __init__(self, package: str, library: str, system_packages: str) -> None:
+        self.package, self.library, self.system_packages = package, library, system_packages
+        super().__init__(
+            f"{package!r} needs {library} of the system, which is not there. "
+            f"On Debian and Ubuntu: apt-get install {system_packages}"
+        )
+
+    def __reduce__(self) -> tuple[type[MissingLibrary], tuple[str, str, str]]:
+        return type(self), (self.package, self.library, self.system_packages)
+
+
 class SimulatorCrash(HPBenchError, RuntimeError):
     """A simulator's process died or gave no answer. What its copies were doing is lost; what was recorded is not.
 

@@ -2,7 +2,7 @@
 
 A small relative of the baseline of Küttler et al. 2020: embedded glyphs of a crop go through convolutions; the status
 and the letters of the message through a dense layer each; a last dense layer joins the three. As in all networks here,
-a member's parameters are one flat row. Members are run one after the other, as in :mod:`hpbench.learners.encoders`.
+a member's parameters are one flat row: see :mod:`hpbench.learners.encoders`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from hpbench.tasks.nethack_layout import (
     CONDITIONS,
     CONDITIONS_START,
     CROP,
-    GLYPHS,
     MESSAGE,
     MESSAGE_START,
     OBSERVATION_SIZE,
     STATUS,
     STATUS_START,
+)
+from hpbench.tasks.nethack_layout import (
+    GLYPHS as GLYPH_COUNT,
 )
 
 KERNEL = 3
@@ -71,7 +73,7 @@ class Glyphs:
             (MESSAGE * self.letter_width, self.side),
             (rows * columns * second + 2 * self.side, self.features),
         ]
-        embeddings = [(GLYPHS + 1, self.glyph_width), (LETTERS, self.letter_width)]
+        embeddings = [(GLYPH_COUNT + 1, self.glyph_width), (LETTERS, self.letter_width)]
         return embeddings + [shape for layer in layers for shape in (layer, (_outputs(layer),))]
 
     @property
@@ -117,6 +119,10 @@ class Glyphs:
         )
         joined = torch.addmm(layers[9], torch.cat(parts, dim=1), layers[8])
         return [first, second, functional.relu(joined)]
+
+
+GLYPHS = Glyphs()
+"""The encoder of that name."""
 
 
 def status_features(observations: Tensor) -> Tensor:

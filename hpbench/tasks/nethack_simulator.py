@@ -98,7 +98,7 @@ class NetHackMaker:
         if self.name not in CLASSES:
             raise UnknownName("NetHack task", self.name, CLASSES)
         try:
-            from nle.env import tasks  # type: ignore[import-untyped]
+            from nle.env import tasks
         except ImportError as error:
             raise MissingExtra("nle", "nethack") from error
         task = getattr(tasks, CLASSES[self.name])
