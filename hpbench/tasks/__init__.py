@@ -13,7 +13,11 @@ from hpbench.tasks.base import VARIANTS, Split, Task
 
 FAMILIES = Registry(
     "task family",
-    {"classic": "hpbench.tasks.classic:TASKS", "grid": "hpbench.tasks.grid:TASKS"},
+    {
+        "classic": "hpbench.tasks.classic:TASKS",
+        "grid": "hpbench.tasks.grid:TASKS",
+        "nethack": "hpbench.tasks.nethack:TASKS",
+    },
     group="hpbench.tasks",
 )
 """Import paths of the families. A family is a ``Mapping[str, Task]`` from name to standard task."""

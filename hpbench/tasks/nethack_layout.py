@@ -10,7 +10,7 @@ An observation is int16, in this order:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 CROP = (15, 15)
@@ -78,3 +78,23 @@ STATUS_START = CELLS
 CONDITIONS_START = STATUS_START + len(STATUS)
 MESSAGE_START = CONDITIONS_START + len(CONDITIONS)
 OBSERVATION_SIZE = MESSAGE_START + MESSAGE
+
+_HUNGER = ("satiated", "", "hungry", "weak", "fainting", "fainted", "starved")
+
+
+def describe(observation: Sequence[float]) -> str:
+    """The message and the status line of a flat observation, as text."""
+    letters = bytes(int(letter) & 0xFF for letter in observation[MESSAGE_START:])
+    message = letters.partition(b"\0")[0].decode("latin-1").strip()
+    shown = dict(zip(STATUS, map(int, observation[STATUS_START:CONDITIONS_START]), strict=True))
+    if shown["hit_points_maximum"] == 0:  # the status line is gone with the game
+        return message or "the game is over"
+    suffers = observation[CONDITIONS_START:MESSAGE_START]
+    conditions = [name for name, there in zip(CONDITIONS, suffers, strict=True) if there]
+    hunger = _HUNGER[shown["hunger"]] if 0 <= shown["hunger"] < len(_HUNGER) else ""
+    status = (
+        "Dlvl:{depth} $:{gold} HP:{hit_points}({hit_points_maximum}) Pw:{energy}({energy_maximum}) "
+        "AC:{armour_class} Xp:{experience_level}/{experience_points} T:{time} S:{score}"
+    ).format(**shown)
+    words = " ".join(word for word in (status, hunger, *conditions) if word)
+    return " | ".join(part for part in (message, words) if part)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -35,6 +36,7 @@ from hpbench.tasks.nethack_layout import (
     OUTSIDE,
     STATUS,
     STATUS_START,
+    describe,
 )
 from hpbench.tasks.replay import ReplaySimulator, replay_bytes
 
@@ -63,7 +65,6 @@ _ROWS, _COLUMNS = 21, 79
 _INDICES = np.array([status.place for status in STATUS.values()])
 _BITS = 1 << np.arange(len(CONDITIONS))
 _INT16 = np.iinfo(np.int16)
-_HUNGER = ("satiated", "", "hungry", "weak", "fainting", "fainted", "starved")
 _UNLIMITED = 10**9
 
 
@@ -85,6 +86,11 @@ class NetHackMaker:
     def state_bytes(self) -> int:
         """The seed, and a byte for every action."""
         return replay_bytes(self.max_steps)
+
+    @staticmethod
+    def describe(observation: Sequence[float]) -> str:
+        """What a flat observation shows: the message line and the status line."""
+        return describe(observation)
 
     def make(self, envs: int, evaluation: bool = False) -> ReplaySimulator:
         """Copies of the game. Observations are int16 ``[envs, OBSERVATION_SIZE]`` as laid out in
@@ -140,16 +146,9 @@ class _Game:
         row[MESSAGE_START:] = message[:MESSAGE]
 
     def text(self) -> str:
-        message = bytes(self.shown["message"]).split(b"\0")[0].decode("latin-1").strip()
-        shown = dict(zip(STATUS, self.shown["blstats"][_INDICES].tolist(), strict=True))
-        if shown["hit_points_maximum"] == 0:  # the status line is gone with the game
-            return message or "the game is over"
-        hunger = _HUNGER[shown["hunger"]] if 0 <= shown["hunger"] < len(_HUNGER) else ""
-        status = (
-            "Dlvl:{depth} $:{gold} HP:{hit_points}({hit_points_maximum}) Pw:{energy}({energy_maximum}) "
-            "AC:{armour_class} Xp:{experience_level}/{experience_points} T:{time} S:{score}"
-        ).format(**shown)
-        return " | ".join(part for part in (message, " ".join((status, hunger)).strip()) if part)
+        row = np.zeros(OBSERVATION_SIZE, dtype=np.int16)
+        self.write(row)
+        return describe(row.tolist())
 
     def close(self) -> None:
         self.env.close()

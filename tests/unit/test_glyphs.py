@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
@@ -21,7 +19,7 @@ from hpbench.tasks.nethack_layout import (
     STATUS_START,
 )
 
-NETWORK = Glyphs(features=24, glyph_width=4, channels=(6, 5), letter_width=2, side=8)
+NETWORK = Glyphs(features=24, glyph_width=4, channels=6, letter_width=2, side=8)
 
 
 def observations(count: int) -> Tensor:
@@ -47,7 +45,7 @@ def test_members_start_from_their_own_streams() -> None:
     rows = NETWORK.initial(keys, calls)
     assert rows.shape == (3, sum(NETWORK.parts))
     assert rows.dtype == torch.float32
-    assert calls.tolist() == [7, 10, 7]
+    assert calls.tolist() == [6, 9, 6]
     assert torch.equal(rows[0], row(5))
     assert torch.equal(rows[0], rows[2])
     assert not torch.equal(rows[0], rows[1])
@@ -58,9 +56,8 @@ def test_members_start_from_their_own_streams() -> None:
 @pytest.mark.parametrize("network", [Glyphs(), NETWORK])
 def test_shapes(network: Glyphs) -> None:
     parameters = network.initial(torch.tensor([1]), torch.zeros(1, dtype=torch.int64))[0]
-    first, second, out = network.activations(torch.split(parameters, network.parts), observations(3))
-    assert first.shape == (3, network.channels[0], 7, 7)
-    assert second.shape == (3, network.channels[1], 5, 5)
+    patches, out = network.activations(torch.split(parameters, network.parts), observations(3))
+    assert patches.shape == (3, network.channels, 25)
     assert out.shape == (3, network.features)
     assert out.dtype == torch.float32
     assert (out >= 0).all()
@@ -77,18 +74,14 @@ def test_every_part_of_an_observation_matters() -> None:
         assert not torch.equal(features(parameters, changed), out), place
 
 
-def test_the_convolutions_are_those_of_the_definition() -> None:
+def test_patches_are_a_convolution_whose_stride_is_its_width() -> None:
     shown, parameters = observations(2), row(3)
     pieces = [p.view(s) for p, s in zip(torch.split(parameters, NETWORK.parts), NETWORK.shapes, strict=True)]
-    first, second, _ = NETWORK.activations(torch.split(parameters, NETWORK.parts), shown)
-    crop = pieces[0][shown[:, :CELLS].long()].view(2, 15, 15, 4)
-    inputs = crop
-    for output, weight, bias, stride in ((first, *pieces[2:4], 2), (second, *pieces[4:6], 1)):
-        for sample, y, x in itertools.product(range(2), range(0, output.shape[2], 3), range(0, output.shape[3], 3)):
-            field = inputs[sample, y * stride : y * stride + 3, x * stride : x * stride + 3]
-            expected = torch.relu((weight * field).sum(dim=(1, 2, 3)) + bias)
-            torch.testing.assert_close(output[sample, :, y, x], expected, rtol=1e-4, atol=1e-5)
-        inputs = output.permute(0, 2, 3, 1)
+    patches, _ = NETWORK.activations(torch.split(parameters, NETWORK.parts), shown)
+    crop = pieces[0][shown[:, :CELLS].long()].view(2, 15, 15, 4).permute(0, 3, 1, 2)
+    kernel = pieces[2].view(3, 3, 4, 6).permute(3, 2, 0, 1)
+    expected = torch.relu(torch.nn.functional.conv2d(crop, kernel, pieces[3], stride=3))
+    torch.testing.assert_close(patches, expected.flatten(2), rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_reach_every_parameter_that_was_used() -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hpbench.errors import UnknownName
 from hpbench.tasks.nethack_layout import (
     CELLS,
+    CONDITIONS,
     CONDITIONS_START,
     CROP,
     GLYPHS,
@@ -182,4 +183,17 @@ def test_copies_are_many_and_small() -> None:
     one = simulator(seeds=range(40))
     assert len(np.unique(one.observation[:, :CELLS], axis=0)) == 40
     one.step(np.arange(40) % ACTIONS)
+    one.close()
+
+
+def test_an_observation_in_words_is_message_and_status() -> None:
+    one = simulator(seeds=[5])
+    row = one.observation[0].tolist()
+    assert NetHackMaker.describe(row) == one.snippet(0)
+    row[CONDITIONS_START + CONDITIONS.index("blind")] = 1
+    row[STATUS_START + list(STATUS).index("hunger")] = 2
+    assert NetHackMaker.describe(row).endswith(" hungry blind")
+    row[MESSAGE_START:] = [*b"It is a wall.", *[0] * (MESSAGE - 13)]
+    assert NetHackMaker.describe(row).startswith("It is a wall. | Dlvl:1 $:")
+    assert NetHackMaker.describe([0] * OBSERVATION_SIZE) == "the game is over"
     one.close()
