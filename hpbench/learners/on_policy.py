@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from hpbench.learners import encoded
 from hpbench.learners.advantage import generalised_advantage
+from hpbench.learners.encoders import EncodedActorCritic
 from hpbench.learners.networks import ActorCritic, Weights, forward
 from hpbench.learners.normalisation import scaled, standardised, update_moments
-from hpbench.learners.representation import plasticity
+from hpbench.learners.representation import plasticity, sample
 from hpbench.learners.snapshot import State
 from hpbench.learners.tensor import SNIPPET, TensorPopulation
 
@@ -25,13 +27,17 @@ BUFFER = ("log_prob", "value", "reward", "done", "truncated", "final_value", "ad
 class OnPolicy(TensorPopulation):
     """Base of the learners with an actor, a critic and rollouts."""
 
-    networks: ActorCritic
+    networks: ActorCritic | EncodedActorCritic
 
     # -- rollouts
 
     @torch.no_grad()
     def _collect(self, totals: Tensor) -> None:
         """One rollout into the buffer, with advantages and returns."""
+        if isinstance(self.networks, EncodedActorCritic):
+            encoded.collect(self, totals)
+            self._estimate(totals)
+            return
         state, buffer, steps = self.state, self.buffer, self.config.num_steps
         action_draws, reset_draws, noise_draws = self._rollout_draws(self.networks.action_draws)
         actor, critic, log_std = self.networks.unpack(state["parameters"])
@@ -117,8 +123,8 @@ class OnPolicy(TensorPopulation):
     @torch.no_grad()
     def _measure(self, totals: Tensor) -> None:
         """Plasticity of the actor on the observations of the last rollout."""
-        actor, _, _ = self.networks.unpack(self.state["parameters"])
-        share, rank = plasticity(actor, self.buffer["observation"].flatten(1, 2))
+        observation = sample(self.buffer["observation"].flatten(1, 2))
+        share, rank = plasticity(self.networks.activations(self.state["parameters"], observation))
         totals[:, self.totals.index("dormant_share")] = share
         totals[:, self.totals.index("feature_rank")] = rank
 
@@ -128,11 +134,19 @@ class OnPolicy(TensorPopulation):
             self.state[f"snippet_{name}"][:, SNIPPET - last :] = self.buffer[name][:, -last:, 0]
 
     def _policy(self) -> Callable[[Tensor, Tensor], Tensor]:
-        actor, _, log_std = self.networks.unpack(self.state["parameters"])
+        networks, parameters = self.networks, self.state["parameters"]
+        if isinstance(networks, EncodedActorCritic):
+
+            def look(observation: Tensor, draws: Tensor) -> Tensor:
+                output, _, log_std = networks.outputs(parameters, observation)
+                return networks.sample(output, log_std, draws)[0]
+
+            return look
+        actor, _, log_std = networks.unpack(parameters)
 
         def act(observation: Tensor, draws: Tensor) -> Tensor:
             output = forward(actor, self._normalised(observation, self.state))
-            return self.networks.sample(output, log_std, draws)[0]
+            return networks.sample(output, log_std, draws)[0]
 
         return act
 

@@ -425,9 +425,7 @@ class Population(ABC):
     def _check_tasks(tasks: Sequence[Task]) -> None:
         first = tasks[0]
         for task in tasks[1:]:
-            kind, of_first = (
-                (each.dynamics, each.simulator, each.max_episode_steps) for each in (task, first)
-            )
+            kind, of_first = ((each.dynamics, each.simulator, each.max_episode_steps) for each in (task, first))
             if kind != of_first:
                 raise InvalidConfiguration(
                     f"{task.id} and {first.id} cannot share a population: members need the same dynamics and time limit"

@@ -25,12 +25,20 @@ class Simulator(Protocol):
     that :meth:`reset` is given: equal seeds and actions give equal arrays, whoever else runs in the process.
     """
 
-    observation: NDArray[Any]
-    """``[envs, observation_size]``, in the task's observation dtype."""
-    reward: NDArray[np.float64]
-    """Of the last step, ``[envs]``."""
-    terminated: NDArray[np.bool_]
-    """Whether the last step ended the episode, ``[envs]``."""
+    @property
+    def observation(self) -> NDArray[Any]:
+        """``[envs, observation_size]``, in the task's observation dtype."""
+        ...
+
+    @property
+    def reward(self) -> NDArray[np.float64]:
+        """Of the last step, ``[envs]``."""
+        ...
+
+    @property
+    def terminated(self) -> NDArray[np.bool_]:
+        """Whether the last step ended the episode, ``[envs]``."""
+        ...
 
     def reset(self, which: Sequence[int], seeds: Sequence[int]) -> None:
         """Begin new episodes in those copies, one seed of 31 bits each; the others stay as they are."""
@@ -69,14 +77,22 @@ class SimulatorMaker(Protocol):
         MissingExtra: if the simulator is not installed, with the line that installs it.
     """
 
-    state_bytes: int
-    """The longest state that :meth:`Simulator.save` gives."""
-    in_process: bool
-    """Whether copies run in the caller's process, because they are threads already or release the interpreter lock;
-    otherwise they are spread over a pool of processes."""
-    restarts_itself: bool
-    """Whether a step that terminates an episode already shows the first observation of the next one. Otherwise it shows
-    the last of the old one, and waits for :meth:`Simulator.reset`."""
+    @property
+    def state_bytes(self) -> int:
+        """The longest state that :meth:`Simulator.save` gives."""
+        ...
+
+    @property
+    def in_process(self) -> bool:
+        """Whether copies run in the caller's process, because they are threads already or release the interpreter lock;
+        otherwise they are spread over a pool of processes."""
+        ...
+
+    @property
+    def restarts_itself(self) -> bool:
+        """Whether a step that terminates an episode already shows the first observation of the next one. Otherwise it
+        shows the last of the old one, and waits for :meth:`Simulator.reset`."""
+        ...
 
     def make(self, envs: int, evaluation: bool = False) -> Simulator:
         """A simulator of that many copies, to be reset before anything else.
