@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hpbench.learners.external_native import Exchanges
 from hpbench.learners.rollout import NOISE, REWARD_SCALE, Environments, Transition, policy_action
 from hpbench.learners.simulator_pool import make_simulator
 from hpbench.seeding import normal_from_uniform
@@ -76,7 +77,7 @@ class ExternalEnvironments(Environments):
     def start(self, physics: Tensor, reset_draws: Tensor, noise_draws: Tensor) -> dict[str, Tensor]:
         """State of fresh episodes, from uniforms ``[members, envs, reset_draws]`` and ``[..., noise_draws]``."""
         shape, device = (len(physics), self.envs), physics.device
-        self.members += [Running() for _ in range(len(physics) - len(self.members))]
+        self._extend(len(physics))
         seeds = episode_seeds(reset_draws)
         for m in range(shape[0]):
             self._simulator(m).reset(range(self.envs), seeds[m].tolist())
@@ -140,6 +141,9 @@ class ExternalEnvironments(Environments):
         """An array of all simulators, ``[members, envs, ...]``."""
         return torch.from_numpy(np.stack([getattr(self._simulator(m), name) for m in range(members)]))
 
+    def _extend(self, members: int) -> None:
+        self.members += [Running() for _ in range(members - len(self.members))]
+
     def _simulator(self, member: int) -> Simulator:
         return self.members[member].simulator(self.task, self.envs, self.evaluation)
 
@@ -154,6 +158,15 @@ class ExternalEnvironments(Environments):
                     (length,) = _LENGTH.unpack_from(row)
                     simulator.load(env, row[_LENGTH.size : _LENGTH.size + length].tobytes())
                 running.current, running.ahead = True, False
+
+    def exchanges(self, state: dict[str, Tensor]) -> Exchanges:
+        """What the native engine moves the simulators with, from ``state`` on."""
+        members = len(state["env_elapsed"])
+        self._extend(members)
+        self.load(state)
+        for running in self.members[:members]:
+            running.current = running.ahead = True
+        return Exchanges(self.task, [self._simulator(m) for m in range(members)], self.envs)
 
     def settle(self, state: dict[str, Tensor]) -> None:
         """Save the simulators into the state, as far as they have moved on."""

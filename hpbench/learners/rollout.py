@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from hpbench.seeding import normal_from_uniform
 from hpbench.tasks.base import COMMON_PHYSICS, MAX_DELAY, Task
+
+if TYPE_CHECKING:
+    from hpbench.learners.external_native import Exchanges
 
 REWARD_SCALE, NOISE, DELAY = range(len(COMMON_PHYSICS))
 
@@ -126,6 +130,10 @@ class Environments:
     def choose(self, members: Sequence[int]) -> Environments:
         """The same environments for some of the members."""
         return self
+
+    def exchanges(self, state: dict[str, Tensor]) -> Exchanges | None:
+        """What the native engine moves them with, from ``state`` on, where it cannot do so itself."""
+        return None
 
     def of_evaluation(self, episodes: int) -> Environments:
         """Others, to play that many episodes per member."""
