@@ -17,7 +17,6 @@ from hpbench.learners.encoders import EncodedActorCritic
 from hpbench.learners.networks import ActorCritic, Weights, forward
 from hpbench.learners.normalisation import scaled, standardised, update_moments
 from hpbench.learners.representation import plasticity, sample
-from hpbench.learners.rollout import Environments
 from hpbench.learners.snapshot import State
 from hpbench.learners.tensor import SNIPPET, TensorPopulation
 
@@ -43,7 +42,7 @@ class OnPolicy(TensorPopulation):
         action_draws, reset_draws, noise_draws = self._rollout_draws(self.networks.action_draws)
         actor, critic, log_std = self.networks.unpack(state["parameters"])
         moments = {name: state[name] for name in ("observation_mean", "observation_variance")}
-        worlds = {name: state[name] for name in Environments.NAMES}
+        worlds = {name: state[name] for name in self.environments.NAMES}
         records: list[State] = []
         for t in range(steps):
             draws = action_draws[:, t], reset_draws[:, t], noise_draws[:, t]
@@ -75,7 +74,7 @@ class OnPolicy(TensorPopulation):
         reset_draws: Tensor,
         noise_draws: Tensor,
     ) -> tuple[State, State]:
-        """One step of all environments: their next state, and what there is to record. Changes nothing."""
+        """One step of all environments: their next state, and what there is to record. Changes no tensor."""
         raw, worlds = worlds["env_observation"], dict(worlds)
         observation = self._normalised(raw, moments)
         action, log_prob = self.networks.sample(forward(actor, observation), log_std, action_draws)

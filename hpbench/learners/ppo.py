@@ -197,7 +197,7 @@ class PPO(OnPolicy):
         """All epochs on the rollout in the buffer, batched over members that split it in the same way."""
         for epochs, minibatches, members in self._groups():
             whole = len(members) == self.members
-            part = self if whole else self.fork(members)
+            part = self if whole else self._borrow(members)
             if not whole:
                 part.buffer = {name: values[members] for name, values in self.buffer.items()}
             part_totals = totals if whole else totals[members]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from hpbench.tasks.simulator import SimulatorMaker
 
 Split = Literal["standard", "train", "validation", "test"]
 """``standard`` is the task as published; the others are seeded variants of it."""
@@ -18,7 +21,9 @@ MAX_DELAY = 4
 """The longest action delay of a variant, in environment steps."""
 
 COMMON_PHYSICS: Mapping[str, float] = {"reward_scale": 1.0, "observation_noise": 0.0, "action_delay": 0.0}
-"""Leading columns of every tensor task's physics. The population applies them, not the dynamics."""
+"""Leading columns of every task's physics. The population applies them, not the dynamics."""
+
+ObservationType = Literal["float32", "uint8", "int16"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Task:
 
     Args:
         id: ``family/name``, and ``family/name@split-index`` for a variant.
-        observation_size: length of the flat float32 observation.
+        observation_size: length of the flat observation.
         discrete: whether actions are one of ``action_count`` choices; otherwise vectors of ``action_count`` floats.
         action_low, action_high: bounds of continuous actions; the policy's samples are clipped to them.
         max_episode_steps: time limit; reaching it truncates (and is bootstrapped), it does not terminate.
@@ -64,10 +69,13 @@ class Task:
         success_return: an episode with at least this unscaled return counts as a success; None: no such notion.
         budgets: by tier.
         hand_tuned: by learner.
-        dynamics: the tensor environment.
+        dynamics: the tensor environment; of a task with a simulator, one that only names its physics.
         physics: this task's parameters, every name that ``dynamics.physics`` has.
         evaluation_physics: parameters that differ in evaluation episodes, for tasks whose training levels are not those
             they are tested on.
+        simulator: makes the simulators of a task that is no tensor arithmetic; None: ``dynamics`` steps it.
+        observation_dtype: of observations. Noise is added to float32 only.
+        encoder: name of the network that reads the observations; ``mlp`` reads them as flat numbers.
     """
 
     id: str
@@ -84,6 +92,9 @@ class Task:
     evaluation_physics: Mapping[str, float] = field(default_factory=dict)
     action_low: float = -1.0
     action_high: float = 1.0
+    simulator: SimulatorMaker | None = None
+    observation_dtype: ObservationType = "float32"
+    encoder: str = "mlp"
     split: Split = "standard"
     summary: str = ""
 
