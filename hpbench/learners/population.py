@@ -298,7 +298,9 @@ class Population(ABC):
             SnapshotError: if the snapshot does not fit.
         """
         config = json.loads(json.dumps(asdict(self.config)))
-        if snapshot.learner != self.name or json.loads(json.dumps(snapshot.config)) != config:
+        # Options that are younger than the snapshot are at their defaults in it.
+        given = json.loads(json.dumps({**asdict(self.config_type()), **snapshot.config}))
+        if snapshot.learner != self.name or given != config:
             raise SnapshotError(
                 f"snapshot of {snapshot.learner} {dict(snapshot.config)} does not fit {self.name} {config}"
             )
@@ -425,9 +427,7 @@ class Population(ABC):
     def _check_tasks(tasks: Sequence[Task]) -> None:
         first = tasks[0]
         for task in tasks[1:]:
-            kind, of_first = (
-                (each.dynamics, each.simulator, each.max_episode_steps) for each in (task, first)
-            )
+            kind, of_first = ((each.dynamics, each.simulator, each.max_episode_steps) for each in (task, first))
             if kind != of_first:
                 raise InvalidConfiguration(
                     f"{task.id} and {first.id} cannot share a population: members need the same dynamics and time limit"

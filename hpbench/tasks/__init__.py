@@ -14,7 +14,11 @@ from hpbench.tasks.variants import make_variant, variant_names
 
 FAMILIES = Registry(
     "task family",
-    {"classic": "hpbench.tasks.classic:TASKS", "grid": "hpbench.tasks.grid:TASKS"},
+    {
+        "classic": "hpbench.tasks.classic:TASKS",
+        "grid": "hpbench.tasks.grid:TASKS",
+        "procgen": "hpbench.tasks.procgen:TASKS",
+    },
     group="hpbench.tasks",
 )
 """Import paths of the families. A family is a ``Mapping[str, Task]`` from name to standard task."""
