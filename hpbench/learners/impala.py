@@ -55,7 +55,7 @@ class Impala:
         """Statistics of images, on a scale from 0 to 1: mean of each colour; standard deviation of brightness; mean
         size of its step from a pixel to its neighbour; how much brighter the right half is than the left, and the lower
         than the upper. float32 ``[..., colours + 4]``."""
-        pixels = observation.unflatten(-1, (self.side, self.side, self.colours)).float() / BRIGHTEST
+        pixels = observation.reshape(*observation.shape[:-1], self.side, self.side, self.colours).float() / BRIGHTEST
         brightness, half = pixels.mean(dim=-1), self.side // 2
         edges = [brightness.diff(dim=dim).abs().mean(dim=(-2, -1)) for dim in (-2, -1)]
         contrast = brightness.std(dim=(-2, -1), correction=0)

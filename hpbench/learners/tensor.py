@@ -16,7 +16,6 @@ from hpbench.errors import InvalidConfiguration, UnknownName
 from hpbench.learners import graph, native
 from hpbench.learners.external import ExternalEnvironments
 from hpbench.learners.play import PLAY_CALLS, play
-from hpbench.learners.external import ExternalEnvironments
 from hpbench.learners.population import Population
 from hpbench.learners.rollout import Environments, physics_of
 from hpbench.learners.snapshot import Evaluation, Floats, State

@@ -69,14 +69,22 @@ class SimulatorMaker(Protocol):
         MissingExtra: if the simulator is not installed, with the line that installs it.
     """
 
-    state_bytes: int
-    """The longest state that :meth:`Simulator.save` gives."""
-    in_process: bool
-    """Whether copies run in the caller's process, because they are threads already or release the interpreter lock;
-    otherwise they are spread over a pool of processes."""
-    restarts_itself: bool
-    """Whether a step that terminates an episode already shows the first observation of the next one. Otherwise it shows
-    the last of the old one, and waits for :meth:`Simulator.reset`."""
+    @property
+    def state_bytes(self) -> int:
+        """The longest state that :meth:`Simulator.save` gives."""
+        ...
+
+    @property
+    def in_process(self) -> bool:
+        """Whether copies run in the caller's process, because they are threads already or release the interpreter lock;
+        otherwise they are spread over a pool of processes."""
+        ...
+
+    @property
+    def restarts_itself(self) -> bool:
+        """Whether a step that terminates an episode already shows the first observation of the next one. Otherwise it
+        shows the last of the old one, and waits for :meth:`Simulator.reset`."""
+        ...
 
     def make(self, envs: int, evaluation: bool = False) -> Simulator:
         """A simulator of that many copies, to be reset before anything else.

@@ -3,9 +3,9 @@
     python -m reproduce.procgen.curves train coinrun fruitbot starpilot --seed 100
     python -m reproduce.procgen.curves plot
 
-``train`` adds a row per game to ``curves.json``, ``plot`` draws ``curves.png`` of them. Returns in training are those of
-the episodes that ended since the point before; held-out ones are of 32 episodes on levels that training does not have.
-The random policy's are of 128 episodes of the same members before any training.
+``train`` adds a row per game to ``curves.json``, ``plot`` draws ``curves.png`` of them. Returns in training are those
+of the episodes that ended since the point before; held-out ones are of 32 episodes on levels that training does not
+have. The random policy's are of 128 such episodes of the same member before any training.
 """
 
 from __future__ import annotations
