@@ -177,7 +177,8 @@ class OnPolicy(TensorPopulation):
             history.append(running)
             running = running * (1.0 - done[:, t].double())
         self.state["return_running"] = running
-        update_moments(self.state, "return", torch.stack(history, dim=1).flatten(1)[..., None])
+        apart = isinstance(self.networks, EncodedActorCritic)
+        update_moments(self.state, "return", torch.stack(history, dim=1).flatten(1)[..., None], apart)
         return scaled(self.state, "return", reward)
 
     def _forget(self) -> None:
