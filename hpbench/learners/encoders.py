@@ -65,6 +65,7 @@ class Encoder(Protocol):
 ENCODERS = Registry(
     "encoder",
     {
+        "glyphs": "hpbench.learners.glyphs:GLYPHS",
         "impala": "hpbench.learners.impala:IMPALA",
         "impala-small": "hpbench.learners.impala:IMPALA_SMALL",
     },

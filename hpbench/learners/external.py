@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpbench.learners.rollout import NOISE, REWARD_SCALE, Environments, Transition, policy_action
+from hpbench.learners.simulator_pool import make_simulator
 from hpbench.seeding import normal_from_uniform
 from hpbench.tasks.base import MAX_DELAY, Task
-from hpbench.tasks.simulator import Simulator, SimulatorMaker
+from hpbench.tasks.simulator import Simulator
 
 _LENGTH = struct.Struct("<q")
 
@@ -38,10 +39,11 @@ class Running:
         self._simulator: Simulator | None = None
         self.current = self.ahead = False
 
-    def simulator(self, maker: SimulatorMaker, envs: int, evaluation: bool) -> Simulator:
+    def simulator(self, task: Task, envs: int, evaluation: bool) -> Simulator:
         """It is made when it is first asked for, and closed when nobody has it any more."""
         if self._simulator is None:
-            self._simulator = maker.make(envs, evaluation)
+            assert task.simulator is not None
+            self._simulator = make_simulator(task.simulator, envs, evaluation, task.id)
             weakref.finalize(self, self._simulator.close)
         return self._simulator
 
@@ -139,7 +141,7 @@ class ExternalEnvironments(Environments):
         return torch.from_numpy(np.stack([getattr(self._simulator(m), name) for m in range(members)]))
 
     def _simulator(self, member: int) -> Simulator:
-        return self.members[member].simulator(self.maker, self.envs, self.evaluation)
+        return self.members[member].simulator(self.task, self.envs, self.evaluation)
 
     # -- simulators and the state
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from torch import Tensor
+if TYPE_CHECKING:  # processes that only step simulators need no torch
+    from torch import Tensor
 
-if TYPE_CHECKING:
     from hpbench.tasks.simulator import SimulatorMaker
 
 Split = Literal["standard", "train", "validation", "test"]
@@ -28,15 +29,44 @@ ObservationType = Literal["float32", "uint8", "int16"]
 
 @dataclass(frozen=True)
 class Anchors:
-    """Normalisation: score = (return - low) / (high - low)."""
+    """Normalisation: score = (return - low) / (high - low).
+
+    Args:
+        low, high: returns whose scores are 0 and 1.
+        source: where they come from.
+        log: whether all three numbers are first taken to their ``log1p``, with the sign of the number; for returns that
+            span orders of magnitude.
+    """
 
     low: float
     high: float
     source: str
+    log: bool = False
 
     def score(self, value: float) -> float:
         """Normalised score of an undiscounted, unscaled return. Not clipped."""
+        if self.log:
+            low = _signed_log(self.low)
+            return (_signed_log(value) - low) / (_signed_log(self.high) - low)
         return (value - self.low) / (self.high - self.low)
+
+    def value(self, score: float) -> float:
+        """The return that has that score."""
+        if self.log:
+            low = _signed_log(self.low)
+            logarithm = low + score * (_signed_log(self.high) - low)
+            return math.copysign(math.expm1(abs(logarithm)), logarithm)
+        return self.low + score * (self.high - self.low)
+
+    def width(self, value: float) -> float:
+        """How much return a score of 1 more would be worth, if it went on as it does around that return."""
+        if self.log:
+            return abs(_signed_log(self.high) - _signed_log(self.low)) * (1.0 + abs(value))
+        return abs(self.high - self.low)
+
+
+def _signed_log(value: float) -> float:
+    return math.copysign(math.log1p(abs(value)), value)
 
 
 @dataclass(frozen=True)

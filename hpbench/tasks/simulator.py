@@ -25,12 +25,20 @@ class Simulator(Protocol):
     that :meth:`reset` is given: equal seeds and actions give equal arrays, whoever else runs in the process.
     """
 
-    observation: NDArray[Any]
-    """``[envs, observation_size]``, in the task's observation dtype."""
-    reward: NDArray[np.float64]
-    """Of the last step, ``[envs]``."""
-    terminated: NDArray[np.bool_]
-    """Whether the last step ended the episode, ``[envs]``."""
+    @property
+    def observation(self) -> NDArray[Any]:
+        """``[envs, observation_size]``, in the task's observation dtype."""
+        ...
+
+    @property
+    def reward(self) -> NDArray[np.float64]:
+        """Of the last step, ``[envs]``."""
+        ...
+
+    @property
+    def terminated(self) -> NDArray[np.bool_]:
+        """Whether the last step ended the episode, ``[envs]``."""
+        ...
 
     def reset(self, which: Sequence[int], seeds: Sequence[int]) -> None:
         """Begin new episodes in those copies, one seed of 31 bits each; the others stay as they are."""

@@ -108,12 +108,15 @@ Make = Callable[..., TensorPopulation]
 
 
 def ppo(seeds: Sequence[int] = range(3), of: Task | None = None, **options: Any) -> TensorPopulation:
-    return PPO(task() if of is None else of, seeds, PPOConfig(num_envs=3, num_steps=16), **options)
+    values = {"update_epochs": 1, "minibatches": 2, **options.pop("values", {})}
+    return PPO(task() if of is None else of, seeds, PPOConfig(num_envs=3, num_steps=16), values, **options)
 
 
 def sac(seeds: Sequence[int] = range(3), of: Task | None = None, **options: Any) -> TensorPopulation:
     config = SACConfig(num_envs=2, num_steps=16, buffer_size=64, learning_starts=10)
-    return SAC(task(discrete=False) if of is None else of, seeds, config, {"batch_size": 8}, **options)
+    return SAC(
+        task(discrete=False) if of is None else of, seeds, config, {"batch_size": 8, "updates_per_step": 0.2}, **options
+    )
 
 
 both = pytest.mark.parametrize("make", [ppo, sac])
