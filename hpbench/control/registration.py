@@ -10,6 +10,7 @@ import gymnasium as gym
 ENVIRONMENTS: Mapping[str, str] = {
     "HPControl-Classic-v0": "classic",
     "HPControl-Grid-v0": "grid",
+    "HPControl-Procgen-v0": "procgen",
     "HPControl-NetHack-v0": "nethack",
 }
 """Gymnasium ids and the task family of each."""

@@ -37,8 +37,18 @@ class Encoder(Protocol):
         """Lengths of the pieces in a parameter row: weights, biases, weights, biases, ..."""
         ...
 
+    @property
+    def summary_size(self) -> int:
+        """How many numbers :meth:`summary` gives."""
+        ...
+
     def initial(self, keys: Tensor, calls: Tensor) -> Tensor:
         """Fresh parameters, float32 ``[members, sum(parts)]`` on the CPU; ``calls`` is advanced."""
+        ...
+
+    def summary(self, observation: Tensor) -> Tensor:
+        """A few numbers on each observation for people and language models, who cannot read it whole: float32 ``[...,
+        summary_size]`` from ``[..., observation_size]``."""
         ...
 
     def activations(self, pieces: Sequence[Tensor], observation: Tensor) -> list[Tensor]:

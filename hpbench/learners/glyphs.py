@@ -79,6 +79,15 @@ class Glyphs:
         """Lengths of the pieces in a parameter row."""
         return [math.prod(shape) for shape in self.shapes]
 
+    @property
+    def summary_size(self) -> int:
+        """All of it: text observations say in words what is in it."""
+        return self.observation_size
+
+    def summary(self, observation: Tensor) -> Tensor:
+        """The observation itself, float32 ``[..., observation_size]``."""
+        return observation.float()
+
     def initial(self, keys: Tensor, calls: Tensor) -> Tensor:
         """Fresh parameters, float32 ``[members, sum(parts)]`` on the CPU: embeddings uniform with variance 1, weights
         uniform after Glorot and Bengio 2010, zero biases. One call of the stream per piece that is not a bias;

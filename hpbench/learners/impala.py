@@ -47,6 +47,24 @@ class Impala:
         return self.side * self.side * self.colours
 
     @property
+    def summary_size(self) -> int:
+        """Colours, and four more."""
+        return self.colours + 4
+
+    def summary(self, observation: Tensor) -> Tensor:
+        """Statistics of images, on a scale from 0 to 1: mean of each colour; standard deviation of brightness; mean
+        size of its step from a pixel to its neighbour; how much brighter the right half is than the left, and the lower
+        than the upper. float32 ``[..., colours + 4]``."""
+        pixels = observation.reshape(*observation.shape[:-1], self.side, self.side, self.colours).float() / BRIGHTEST
+        brightness, half = pixels.mean(dim=-1), self.side // 2
+        edges = [brightness.diff(dim=dim).abs().mean(dim=(-2, -1)) for dim in (-2, -1)]
+        contrast = brightness.std(dim=(-2, -1), correction=0)
+        right = (brightness[..., half:] - brightness[..., :half]).mean(dim=(-2, -1))
+        lower = (brightness[..., half:, :] - brightness[..., :half, :]).mean(dim=(-2, -1))
+        others = torch.stack((contrast, (edges[0] + edges[1]) / 2.0, right, lower), dim=-1)
+        return torch.cat((pixels.mean(dim=(-3, -2)), others), dim=-1)
+
+    @property
     def shapes(self) -> list[tuple[int, ...]]:
         """Shapes of the weights, in their order in a row: convolutions ``(outputs, 3, 3, inputs)``, then the dense
         layer ``(inputs, outputs)``. Each is followed by its biases."""

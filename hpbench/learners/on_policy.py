@@ -131,7 +131,15 @@ class OnPolicy(TensorPopulation):
     def _keep_snippet(self) -> None:
         last = min(SNIPPET, self.config.num_steps)
         for name in ("observation", "action", "reward"):
-            self.state[f"snippet_{name}"][:, SNIPPET - last :] = self.buffer[name][:, -last:, 0]
+            newest = self.buffer[name][:, -last:, 0]
+            if name == "observation" and isinstance(self.networks, EncodedActorCritic):
+                newest = self.networks.encoder.summary(newest)
+            self.state[f"snippet_{name}"][:, SNIPPET - last :] = newest
+
+    def _snippet_width(self) -> int:
+        if isinstance(self.networks, EncodedActorCritic):
+            return self.networks.encoder.summary_size
+        return super()._snippet_width()
 
     def _policy(self) -> Callable[[Tensor, Tensor], Tensor]:
         networks, parameters = self.networks, self.state["parameters"]
@@ -169,7 +177,8 @@ class OnPolicy(TensorPopulation):
             history.append(running)
             running = running * (1.0 - done[:, t].double())
         self.state["return_running"] = running
-        update_moments(self.state, "return", torch.stack(history, dim=1).flatten(1)[..., None])
+        apart = isinstance(self.networks, EncodedActorCritic)
+        update_moments(self.state, "return", torch.stack(history, dim=1).flatten(1)[..., None], apart)
         return scaled(self.state, "return", reward)
 
     def _forget(self) -> None:
@@ -183,4 +192,9 @@ class OnPolicy(TensorPopulation):
             "action": (steps, envs, self.environments.width),
         }
         shapes["last_value"] = (envs,)
-        self.buffer = {name: torch.zeros(self.members, *shape, device=self.device) for name, shape in shapes.items()}
+        # What an encoder reads is kept as it comes: in float32, images would take four times the memory.
+        kept = {"observation": self.state["env_observation"].dtype}
+        self.buffer = {
+            name: torch.zeros(self.members, *shape, dtype=kept.get(name), device=self.device)
+            for name, shape in shapes.items()
+        }

@@ -298,7 +298,9 @@ class Population(ABC):
             SnapshotError: if the snapshot does not fit.
         """
         config = json.loads(json.dumps(asdict(self.config)))
-        if snapshot.learner != self.name or json.loads(json.dumps(snapshot.config)) != config:
+        # Options that are younger than the snapshot are at their defaults in it.
+        given = json.loads(json.dumps({**asdict(self.config_type()), **snapshot.config}))
+        if snapshot.learner != self.name or given != config:
             raise SnapshotError(
                 f"snapshot of {snapshot.learner} {dict(snapshot.config)} does not fit {self.name} {config}"
             )

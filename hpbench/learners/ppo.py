@@ -126,6 +126,10 @@ class PPO(OnPolicy):
         name = task.encoder if config.encoder is None else config.encoder
         self.networks: ActorCritic | EncodedActorCritic
         if name == "mlp":
+            if task.observation_dtype != "float32":
+                raise InvalidConfiguration(
+                    f"encoder='mlp' reads float32, the observations of {task.id} are {task.observation_dtype}"
+                )
             self.networks = ActorCritic.build(task.observation_size, config.hidden, *actions)
         else:
             self.networks = EncodedActorCritic.build(make_encoder(name, task.observation_size), *actions)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from hpbench.errors import InvalidConfiguration, UnknownName
 from hpbench.learners import graph, native
-from hpbench.learners.play import PLAY_CALLS, play
 from hpbench.learners.external import ExternalEnvironments
+from hpbench.learners.play import PLAY_CALLS, play
 from hpbench.learners.population import Population
 from hpbench.learners.rollout import Environments, physics_of
 from hpbench.learners.snapshot import Evaluation, Floats, State
@@ -69,7 +69,7 @@ class TensorPopulation(Population):
         self.engine = self._choose(engine)
         self.state |= self._initial()
         self.state |= {
-            "snippet_observation": torch.zeros(self.members, SNIPPET, task.observation_size),
+            "snippet_observation": torch.zeros(self.members, SNIPPET, self._snippet_width()),
             "snippet_action": torch.zeros(self.members, SNIPPET, self.environments.width),
             "snippet_reward": torch.zeros(self.members, SNIPPET),
         }
@@ -111,6 +111,10 @@ class TensorPopulation(Population):
     def _policy(self) -> Callable[[Tensor, Tensor], Tensor]:
         """How evaluation acts: from observations ``[members, episodes, size]`` and uniforms ``[members, episodes,
         evaluation_draws]`` to actions ``[members, episodes, width]``."""
+
+    def _snippet_width(self) -> int:
+        """How many numbers a snippet says of an observation."""
+        return self.tasks[0].observation_size
 
     def _native_options(self) -> dict[str, int]:
         """The sizes of the learner's own that its binding names."""

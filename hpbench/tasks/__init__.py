@@ -16,6 +16,7 @@ FAMILIES = Registry(
     {
         "classic": "hpbench.tasks.classic:TASKS",
         "grid": "hpbench.tasks.grid:TASKS",
+        "procgen": "hpbench.tasks.procgen:TASKS",
         "nethack": "hpbench.tasks.nethack:TASKS",
     },
     group="hpbench.tasks",

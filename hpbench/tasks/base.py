@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 if TYPE_CHECKING:  # processes that only step simulators need no torch
     from torch import Tensor
@@ -106,6 +106,9 @@ class Task:
         simulator: makes the simulators of a task that is no tensor arithmetic; None: ``dynamics`` steps it.
         observation_dtype: of observations. Noise is added to float32 only.
         encoder: name of the network that reads the observations; ``mlp`` reads them as flat numbers.
+        held_out_levels: whether the simulator plays evaluation episodes on levels that training does not have.
+        learner_config: frozen options that learners have on this task, by tier and learner. What a user gives comes
+            before them.
     """
 
     id: str
@@ -125,6 +128,8 @@ class Task:
     simulator: SimulatorMaker | None = None
     observation_dtype: ObservationType = "float32"
     encoder: str = "mlp"
+    held_out_levels: bool = False
+    learner_config: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     split: Split = "standard"
     summary: str = ""
 

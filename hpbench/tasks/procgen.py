@@ -136,6 +136,7 @@ def _task(game: str, mode: Mode) -> Task:
         simulator=ProcgenMaker(game, mode, LEVELS[mode]),
         observation_dtype="uint8",
         encoder="impala-small",
+        held_out_levels=True,
         learner_config={tier: {"ppo": options} for tier, options in ROLLOUTS.items()},
         summary=f"{SUMMARIES[game]}, on generated {mode} levels",
     )

@@ -125,6 +125,17 @@ def test_actor_and_critic_share_an_encoder(actions: int, discrete: bool) -> None
     assert torch.equal(alone[1], value[1:])
 
 
+def test_summary_says_what_an_image_is_like() -> None:
+    image = torch.zeros(64, 64, 3, dtype=torch.uint8)
+    image[:, 32:] = torch.tensor((255, 0, 0), dtype=torch.uint8)
+    seen = torch.stack((torch.zeros(64 * 64 * 3, dtype=torch.uint8), image.flatten()))
+    expected = [[0.0] * 7, [0.5, 0.0, 0.0, 1 / 6, 1 / 63 / 6, 1 / 3, 0.0]]
+    torch.testing.assert_close(IMPALA.summary(seen), torch.tensor(expected))
+    assert IMPALA.summary_size == 7
+    lower = image.transpose(0, 1).flatten()
+    torch.testing.assert_close(IMPALA.summary(lower)[-2:], torch.tensor([0.0, 1 / 3]))
+
+
 def test_unknown_encoders_and_observations_that_do_not_fit() -> None:
     with pytest.raises(UnknownName, match="'impala'"):
         make_encoder("impalla", 12288)
