@@ -47,8 +47,8 @@ CONFIGURATIONS: Mapping[str, Mapping[str, Mapping[str, object]]] = {
 def _ppo(name: str, **values: float) -> dict[str, HandTuned]:
     """Values from the Zoo for a task, mostly of version 3, over Stable-Baselines3's defaults for what it leaves out.
 
-    Translated as those of ``classic.py``: an entropy coefficient below our bound becomes 1e-5, a GAE lambda of 1 becomes
-    0.999, a batch size the number of minibatches of that size in 512 steps.
+    Translated as those of ``classic.py``: an entropy coefficient below our bound becomes 1e-5, a GAE lambda of 1
+    becomes 0.999, a batch size the number of minibatches of that size in 512 steps.
     """
     defaults = {
         "learning_rate": 3e-4,

@@ -80,7 +80,7 @@ class MujocoSimulator:
         copy = self._copies[env]
         state = np.empty(self._size)
         self._mujoco.mj_getState(copy.model, copy.data, state, self._kind)
-        return state.tobytes() + copy.data.xpos.tobytes() + self.observation[env].tobytes()
+        return b"".join((state.tobytes(), copy.data.xpos.tobytes(), self.observation[env].tobytes()))
 
     def load(self, env: int, state: bytes) -> None:
         """Become exactly what was saved, and show it."""
