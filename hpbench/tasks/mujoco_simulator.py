@@ -71,9 +71,10 @@ class MujocoSimulator:
 
     def step(self, actions: NDArray[Any], which: Sequence[int] | None = None) -> None:
         """One step of those copies; the others stay as they are."""
-        for env in range(len(self._copies)) if which is None else which:
-            observation, reward, terminated, _, _ = self._copies[env].step(actions[env])
-            self.observation[env], self.reward[env], self.terminated[env] = observation, reward, terminated
+        with _quiet(self._mujoco):
+            for env in range(len(self._copies)) if which is None else which:
+                observation, reward, terminated, _, _ = self._copies[env].step(actions[env])
+                self.observation[env], self.reward[env], self.terminated[env] = observation, reward, terminated
 
     def save(self, env: int) -> bytes:
         """Integration state and positions of bodies, float64, then the observation, float32."""
@@ -106,7 +107,8 @@ class MujocoSimulator:
 
 @contextlib.contextmanager
 def _quiet(mujoco: Any) -> Iterator[None]:
-    """Gymnasium's models use words that MuJoCo 4 warns of, on the screen and in a file of the working directory."""
+    """MuJoCo warns on the screen and in a file of the working directory: of words in Gymnasium's models that are out of
+    date, and of actions that are no numbers, which a member that diverges gives."""
     mujoco.set_mju_user_warning(lambda _: None)
     try:
         yield
