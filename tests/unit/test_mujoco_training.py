@@ -1,4 +1,4 @@
-"""Populations on MuJoCo tasks: they learn, a member stops alone, time limits cut, meta-episodes repeat."""
+"""Populations on MuJoCo tasks: they learn, a member stops alone, time limits cut, meta-episodes are repeated."""
 
 from __future__ import annotations
 
