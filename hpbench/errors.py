@@ -59,5 +59,40 @@ class MissingExtra(HPBenchError, ImportError):
         return type(self), (self.package, self.extra)
 
 
+class MissingLibrary(HPBenchError, ImportError):
+    """A package is installed, but not a library of the system that it needs."""
+
+    def __init__(self, package: str, library: str, system_packages: str) -> None:
+        self.package, self.library, self.system_packages = package, library, system_packages
+        super().__init__(
+            f"{package!r} needs {library} of the system, which is not there. "
+            f"On Debian and Ubuntu: apt-get install {system_packages}"
+        )
+
+    def __reduce__(self) -> tuple[type[MissingLibrary], tuple[str, str, str]]:
+        return type(self), (self.package, self.library, self.system_packages)
+
+
+class SimulatorCrash(HPBenchError, RuntimeError):
+    """A simulator's process died or gave no answer. What its copies were doing is lost; what was recorded is not.
+
+    Args:
+        task: what it ran.
+        seeds: of the episodes its copies were in; None where an episode was restored from a saved state.
+        reason: what happened to the process.
+    """
+
+    def __init__(self, task: str, seeds: Iterable[int | None], reason: str) -> None:
+        self.task, self.seeds, self.reason = task, tuple(seeds), reason
+        named = ", ".join("restored" if seed is None else str(seed) for seed in self.seeds)
+        super().__init__(
+            f"A simulator process of {task} failed: {reason}. The episodes in it had the seeds {named}. "
+            "Only this row is lost: run the same again to resume."
+        )
+
+    def __reduce__(self) -> tuple[type[SimulatorCrash], tuple[str, tuple[int | None, ...], str]]:
+        return type(self), (self.task, self.seeds, self.reason)
+
+
 class ModelUnavailable(HPBenchError, ConnectionError):
     """A language model that cannot be reached, or refuses. Nothing is decided in its place."""

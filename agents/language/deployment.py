@@ -233,9 +233,8 @@ class Deployment:
             changes = {k: v for k, v in zip(old["values"], before, strict=True) if now["values"][k] != v}
             anchors = self.spec.task.anchors
             features = self.spec.schema.values(received)
-            judgement = self._monitor.judge_features(
-                features, anchors.high - anchors.low, bool(changes), bool(terminated)
-            )
+            width = anchors.width(anchors.value(features.get("score", 0.0)))
+            judgement = self._monitor.judge_features(features, width, bool(changes), bool(terminated))
             undone = snapshot is not None and bool(changes) and judgement.harmful and self._left()
             values, digest = dict(now["values"]), str(now["digest"])
             attempts.append(Attempt(values, changes, judgement, undone, float(now["score"]), digest))

@@ -110,7 +110,7 @@ def _show(out: Console, decided: Decided, anchors: Anchors) -> None:
 
 
 def _return(score: float, anchors: Anchors) -> str:
-    return "-" if math.isnan(score) else f"{anchors.low + score * (anchors.high - anchors.low):.4g}"
+    return "-" if math.isnan(score) else f"{anchors.value(score):.4g}"
 
 
 def _changes(attempt: Attempt) -> str:

@@ -164,7 +164,7 @@ class Monitor:
 
         Args:
             features: as ``schema.values(observation)`` reads them.
-            width: distance of the task's anchors, which makes scores of returns.
+            width: of the task's anchors at the present return, which makes scores of differences of returns.
             edited, diverged: as in :meth:`judge`.
         """
         score, error = features.get("score", NAN), features.get("return_sem", NAN) / abs(width)

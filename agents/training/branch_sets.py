@@ -83,7 +83,7 @@ def _gather(states: EpisodeBatch, member: int, found: Sequence[Branches]) -> Bra
         values=found[0].values,
         scores=np.stack([branches.scores for branches in found], axis=1).astype(np.float32),
         errors=np.stack([branches.errors for branches in found], axis=1).astype(np.float32),
-        training_scores=((training - anchors.low) / (anchors.high - anchors.low)).astype(np.float32),
+        training_scores=np.vectorize(anchors.score, otypes=[np.float64])(training).astype(np.float32),
         diverged=np.stack([branches.diverged for branches in found], axis=1),
         steps=sum(branches.steps for branches in found),
         evaluation_steps=sum(branches.evaluation_steps for branches in found),

@@ -107,6 +107,7 @@ def _task_facts(task: Task) -> dict[str, object]:
         actions = f"one of {task.action_count}"
     else:
         actions = f"{task.action_count} in [{task.action_low:g}, {task.action_high:g}]"
+    anchors, scale = task.anchors, ", logarithmic" if task.anchors.log else ""
     variants = ", ".join(f"@{split}-0 to {count - 1}" for split, count in VARIANTS.items())
     return {
         "family": task.family,
@@ -114,7 +115,7 @@ def _task_facts(task: Task) -> dict[str, object]:
         "observation": f"{task.observation_size} numbers",
         "action": actions,
         "time limit": f"{task.max_episode_steps} steps",
-        "score": f"0 at a return of {task.anchors.low:g}, 1 at {task.anchors.high:g} ({task.anchors.source})",
+        "score": f"0 at a return of {anchors.low:g}, 1 at {anchors.high:g}{scale} ({anchors.source})",
         "success": "not defined" if task.success_return is None else f"a return of at least {task.success_return:g}",
         "variants": variants,
     }

@@ -178,7 +178,6 @@ def _standard_errors(batch: EpisodeBatch, outcome: Outcome) -> list[float]:
         return [0.0 if history.diverged else math.nan for history in batch._histories]
     errors = []
     for task, row, history in zip(batch.population.tasks, returns, batch._histories, strict=True):
-        anchors = task.anchors
         spread = float(np.std(row, ddof=1)) / math.sqrt(episodes)
-        errors.append(0.0 if history.diverged else spread / abs(anchors.high - anchors.low))
+        errors.append(0.0 if history.diverged else spread / task.anchors.width(float(np.mean(row))))
     return errors

@@ -106,7 +106,7 @@ class DecisionParts(BatchView):
         if not task.discrete and "entropy" in metrics:
             # Only a discrete policy has a largest entropy to relate to.
             metrics["entropy_per_dimension"] = metrics.pop("entropy")
-        if task.evaluation_physics:
+        if task.evaluation_physics or task.held_out_levels:
             metrics["test_gap"] = self._test_gap(running, metrics["return_mean"])
         unknown = [math.nan] * self.members
         columns = [metrics[name].tolist() if name in metrics else unknown for name in features.metric_names]

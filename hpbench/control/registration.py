@@ -7,7 +7,13 @@ from typing import Any
 
 import gymnasium as gym
 
-ENVIRONMENTS: Mapping[str, str] = {"HPControl-Classic-v0": "classic", "HPControl-Grid-v0": "grid"}
+ENVIRONMENTS: Mapping[str, str] = {
+    "HPControl-Classic-v0": "classic",
+    "HPControl-Grid-v0": "grid",
+    "HPControl-Procgen-v0": "procgen",
+    "HPControl-NetHack-v0": "nethack",
+    "HPControl-MuJoCo-v0": "mujoco",
+}
 """Gymnasium ids and the task family of each."""
 
 ENTRY_POINT = "hpbench.control.env:HPControlEnv"

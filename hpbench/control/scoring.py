@@ -46,7 +46,7 @@ def evaluate(population: Population, episodes: int, before: Sequence[float]) -> 
         anchors = task.anchors
         scores.append(floor(before[m]) if diverged[m] else anchors.score(returns[m]))
         if diverged[m]:
-            returns[m] = anchors.low + scores[m] * (anchors.high - anchors.low)
+            returns[m] = anchors.value(scores[m])
     return Outcome(scores, returns, [sum(row) for row in evaluation.lengths.tolist()], evaluation)
 
 

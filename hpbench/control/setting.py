@@ -177,7 +177,9 @@ class Setting:
         for name in overrides:
             if name not in known:
                 raise UnknownName(f"{self.options.learner} config field", name, known)
-        return self.learner.config_type(**overrides)
+        # All tasks of a batch have one base, and its configuration with it.
+        usual = self.tasks[0].learner_config.get(self.options.tier, {}).get(self.options.learner, {})
+        return self.learner.config_type(**{**usual, **overrides})
 
     def _check_tasks(self) -> None:
         bases = sorted({task.base for task in self.tasks})

@@ -15,7 +15,7 @@ import functools
 import math
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gymnasium import spaces
@@ -33,6 +33,8 @@ seeds."""
 MAX_LENGTH = 8192
 TRANSITIONS = 4
 """Transitions shown in full."""
+LONGEST_LINE = 200
+"""Characters of a state in words."""
 FULL_WIDTH = 8
 """States and actions with more numbers than this are summarised by mean, deviation, minimum and maximum."""
 
@@ -65,11 +67,13 @@ class Snippet:
         states: what the policy saw, ``[members][transitions][observation_size]``.
         actions: ``[members][transitions][width]``; discrete actions as numbers.
         rewards: ``[members][transitions]``; empty for a member that has not trained yet.
+        words: the last state in words, ``[members]``; of tasks that have words for it.
     """
 
     states: list[list[list[float]]]
     actions: list[list[list[float]]]
     rewards: list[list[float]]
+    words: list[str] = field(default_factory=list)
 
     def statistics(self, member: int) -> tuple[float, ...]:
         """Summary of a member in the order of the schema's ``snippet`` group."""
@@ -142,6 +146,8 @@ class TextView:
                     lines.append(f"update {k} {shown_update}")
             if snippet is not None and len(snippet.rewards[member]) > 0:
                 lines.append(self._trajectory(snippet, member))
+                if snippet.words and not self._anonymous:  # words would tell which task it is
+                    lines.append(f"shown: {_printable(snippet.words[member])}")
             if feedback[member]:
                 lines.append(f"feedback: {feedback[member]}")
             texts.append("\n".join(lines))
@@ -198,6 +204,11 @@ def _transitions(state: int, action: int, count: int) -> str:
     """Format string of transitions with that many numbers in a state and in an action."""
     line = " | ".join([" ".join(["%.3g"] * width) for width in (state, action, 1)])
     return "\n".join(["trajectory: state | action | reward", *[line] * count])
+
+
+def _printable(words: str) -> str:
+    """Words of a simulator as one line of characters that texts may hold."""
+    return "".join(letter if letter in CHARSET else "?" for letter in words.replace("\n", " "))[:LONGEST_LINE]
 
 
 def _level(scaled: float) -> str:

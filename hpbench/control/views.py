@@ -117,6 +117,9 @@ class BatchView:
         for m, history in enumerate(self._histories):
             if history.decision == 0:
                 snippet.rewards[m] = []
+        describe = getattr(self.setting.tasks[0].simulator, "describe", None)
+        if describe is not None:
+            snippet.words.extend(describe(states[-1]) for states in snippet.states)
         return snippet
 
     def _render(self, frame: Frame, snippet: Snippet | None) -> list[str]:

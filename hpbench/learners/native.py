@@ -24,9 +24,10 @@ from hpbench.learners.snapshot import Evaluation
 from hpbench.tasks.base import MAX_DELAY, Task
 
 if TYPE_CHECKING:
+    from hpbench.learners.external_native import Exchanges
     from hpbench.learners.tensor import TensorPopulation
 
-ABI = 3
+ABI = 4
 
 _SIZES = (
     "abi", "members", "envs", "steps", "rollouts", "threads", "episodes",
@@ -39,6 +40,7 @@ _STATE = (
     "hyperparameters", "rng_keys", "rng_calls",
     "env_physics", "env_state", "env_elapsed", "env_return", "env_queue", "env_observation",
 )  # fmt: skip
+_OUTSIDE = ("exchanges", "operate", "restarts_itself")
 _RESULTS = ("totals", "evaluation_returns", "evaluation_lengths")
 
 
@@ -83,6 +85,10 @@ def obstacle(task: Task, hidden: tuple[int, ...], device: torch.device) -> str |
         return f"it runs on the CPU, not on {device}"
     if len(hidden) != 2 or any(width % 8 for width in hidden):
         return f"it needs two hidden layers with widths that are multiples of 8, not {hidden}"
+    if task.simulator is not None:
+        if task.encoder != "mlp" or task.observation_dtype != "float32":
+            return f"it reads flat float32 observations, not those of {task.id}"
+        return None
     if not task.dynamics.native or library.hpbench_task(task.dynamics.native.encode()) < 0:
         return f"it does not know the dynamics of {task.id}"
     return None
@@ -113,6 +119,8 @@ class Binding:
             *((name, ctypes.c_double) for name in _NUMBERS),
             *((f"state_{name}", ctypes.c_void_p) for name in _STATE),
             *((f"result_{name}", ctypes.c_void_p) for name in _RESULTS),
+            *((name, ctypes.c_void_p) for name in _OUTSIDE[:2]),
+            (_OUTSIDE[2], ctypes.c_int64),
             *((name, ctypes.c_int64) for name in sizes),
             *((f"state_{name}", ctypes.c_void_p) for name in state),
             *((f"buffer_{name}", ctypes.c_void_p) for name in buffer),
@@ -129,7 +137,7 @@ class Binding:
         result = torch.zeros(population.members, totals, dtype=torch.float64)
         arguments = self._arguments(population)
         arguments.rollouts, arguments.total_count, arguments.result_totals = rollouts, totals, result.data_ptr()
-        self._call("train", arguments)
+        self._call("train", arguments, population.environments.exchanges(population.state))
         return result
 
     def evaluate(self, population: TensorPopulation, episodes: int) -> Evaluation:
@@ -142,11 +150,12 @@ class Binding:
         arguments.result_evaluation_returns = returns.ctypes.data
         arguments.result_evaluation_lengths = lengths.ctypes.data
         of_training, arguments.state_env_physics = arguments.state_env_physics, _pointer(physics)
-        self._call("evaluate", arguments)
+        envs = population.environments.of_evaluation(episodes)
+        self._call("evaluate", arguments, envs.exchanges(population.state))
         arguments.state_env_physics = of_training
         return Evaluation(returns, lengths)
 
-    def _call(self, function: str, arguments: Any) -> None:
+    def _call(self, function: str, arguments: Any, exchanges: Exchanges | None) -> None:
         library = _library()
         assert not isinstance(library, str), library
         size = getattr(library, f"hpbench_{self.learner}_arguments_size")
@@ -154,18 +163,23 @@ class Binding:
         assert size() == ctypes.sizeof(arguments), f"cpp/{self.learner}.hpp and its binding differ: build again"
         call = getattr(library, f"hpbench_{self.learner}_{function}")
         call.restype = None
+        arguments.exchanges, arguments.operate = (None, None) if exchanges is None else exchanges.pointers
         call(ctypes.byref(arguments))
+        arguments.exchanges = arguments.operate = None
+        if exchanges is not None and exchanges.error is not None:
+            raise exchanges.error
 
     def _arguments(self, population: TensorPopulation) -> Any:
         """What goes over; made anew only when a tensor has been replaced."""
         state, buffer = population.state, population.buffer
-        tensors = [state[name] for name in (*_STATE, *self._own_state)] + [buffer[name] for name in self._buffer]
+        names = [name for name in (*_STATE, *self._own_state) if name in state]
+        tensors = [state[name] for name in names] + [buffer[name] for name in self._buffer]
         known = population._arguments
         if known is not None and all(map(operator.is_, known[0], tensors)):
             known[1].threads = population.threads
             return known[1]
-        names = [f"state_{name}" for name in (*_STATE, *self._own_state)] + [f"buffer_{name}" for name in self._buffer]
-        pointers = dict(zip(names, map(_pointer, tensors), strict=True))
+        fields = [f"state_{name}" for name in names] + [f"buffer_{name}" for name in self._buffer]
+        pointers = dict(zip(fields, map(_pointer, tensors), strict=True))
         arguments = self._type(**self._numbers(population), **population._native_options(), **pointers)
         population._arguments = tensors, arguments
         return arguments
@@ -180,6 +194,7 @@ class Binding:
         return {
             "abi": ABI, "members": population.members, "envs": config.num_envs, "steps": config.num_steps,
             "threads": population.threads, "task": library.hpbench_task(task.dynamics.native.encode()),
+            "restarts_itself": int(task.simulator is not None and task.simulator.restarts_itself),
             "observation": task.observation_size, "actions": task.action_count, "discrete": int(task.discrete),
             "width": population.environments.width, "first": config.hidden[0], "second": config.hidden[1],
             "parameters_size": state["parameters"].shape[1], "state_size": task.dynamics.state_size,

@@ -102,42 +102,14 @@ def forward(weights: Weights, x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class ActorCritic:
-    """Separate actor and critic, and for continuous actions a state-independent log standard deviation, in one row.
-
-    The policy that the actor stands for: softmax over the choices, or a Gaussian with independent dimensions.
-    """
+class Policy:
+    """What an actor's output stands for: a softmax over the choices, or a Gaussian with independent dimensions and a
+    state-independent log standard deviation."""
 
     actor: MLP
     critic: MLP
     log_std: int
     """Number of log standard deviations: the action dimensions, or 0 for discrete actions."""
-
-    @classmethod
-    def build(cls, observation_size: int, hidden: tuple[int, ...], actions: int, discrete: bool) -> ActorCritic:
-        """Networks for observations of that size and that many choices (discrete) or dimensions (continuous)."""
-        actor = MLP((observation_size, *hidden, actions), output_gain=0.01)
-        critic = MLP((observation_size, *hidden, 1), output_gain=1.0)
-        return cls(actor, critic, 0 if discrete else actions)
-
-    @property
-    def size(self) -> int:
-        """Length of a parameter row."""
-        return sum(self.actor.parts) + sum(self.critic.parts) + self.log_std
-
-    def initial(self, keys: Tensor, calls: Tensor) -> Tensor:
-        """Fresh parameters, float32 ``[members, size]`` on the CPU; ``calls`` is advanced."""
-        actor = self.actor.initial(keys, calls)
-        critic = self.critic.initial(keys, calls)
-        return torch.cat((actor, critic, torch.zeros(len(keys), self.log_std)), dim=1)
-
-    def unpack(self, parameters: Tensor) -> tuple[Weights, Weights, Tensor]:
-        """Actor weights, critic weights and log standard deviations ``[members, 1, log_std]`` of parameter rows."""
-        split = len(self.actor.parts)
-        pieces = list(torch.split(parameters, [*self.actor.parts, *self.critic.parts, self.log_std], dim=1))
-        return self.actor.unpack(pieces[:split]), self.critic.unpack(pieces[split:-1]), pieces[-1].unsqueeze(1)
-
-    # -- policy
 
     @property
     def action_draws(self) -> int:
@@ -174,3 +146,41 @@ class ActorCritic:
         z = (action - output) * torch.exp(-log_std)
         log_prob = (-0.5 * z.square() - log_std - 0.5 * math.log(2.0 * math.pi)).sum(dim=-1)
         return log_prob, (log_std + 0.5 * math.log(2.0 * math.pi * math.e)).sum(dim=2)
+
+
+@dataclass(frozen=True)
+class ActorCritic(Policy):
+    """Separate actor and critic, and log standard deviations, in one row."""
+
+    @classmethod
+    def build(cls, observation_size: int, hidden: tuple[int, ...], actions: int, discrete: bool) -> ActorCritic:
+        """Networks for observations of that size and that many choices (discrete) or dimensions (continuous)."""
+        actor = MLP((observation_size, *hidden, actions), output_gain=0.01)
+        critic = MLP((observation_size, *hidden, 1), output_gain=1.0)
+        return cls(actor, critic, 0 if discrete else actions)
+
+    @property
+    def size(self) -> int:
+        """Length of a parameter row."""
+        return sum(self.actor.parts) + sum(self.critic.parts) + self.log_std
+
+    def initial(self, keys: Tensor, calls: Tensor) -> Tensor:
+        """Fresh parameters, float32 ``[members, size]`` on the CPU; ``calls`` is advanced."""
+        actor = self.actor.initial(keys, calls)
+        critic = self.critic.initial(keys, calls)
+        return torch.cat((actor, critic, torch.zeros(len(keys), self.log_std)), dim=1)
+
+    def unpack(self, parameters: Tensor) -> tuple[Weights, Weights, Tensor]:
+        """Actor weights, critic weights and log standard deviations ``[members, 1, log_std]`` of parameter rows."""
+        split = len(self.actor.parts)
+        pieces = list(torch.split(parameters, [*self.actor.parts, *self.critic.parts, self.log_std], dim=1))
+        return self.actor.unpack(pieces[:split]), self.critic.unpack(pieces[split:-1]), pieces[-1].unsqueeze(1)
+
+    def activations(self, parameters: Tensor, observation: Tensor) -> list[Tensor]:
+        """The actor's hidden layers, each ``[members, batch, width]``, whose plasticity is measured."""
+        return hidden_layers(self.unpack(parameters)[0], observation)
+
+    def outputs(self, parameters: Tensor, observation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Actor output ``[members, batch, outputs]``, value ``[members, batch]``, log standard deviations."""
+        actor, critic, log_std = self.unpack(parameters)
+        return forward(actor, observation), forward(critic, observation)[..., 0], log_std

@@ -19,13 +19,20 @@ def initial_moments(name: str, members: int, size: int) -> dict[str, Tensor]:
     }
 
 
-def update_moments(state: dict[str, Tensor], name: str, values: Tensor) -> None:
-    """Merge float64 ``[members, batch, size]`` into the running moments (Chan, Golub and LeVeque 1983)."""
+def update_moments(state: dict[str, Tensor], name: str, values: Tensor, apart: bool = False) -> None:
+    """Merge float64 ``[members, batch, size]`` into the running moments (Chan, Golub and LeVeque 1983).
+
+    Args:
+        apart: sum member by member, so that the last bits do not depend on who else is there. They may otherwise:
+            PyTorch chooses the order of a sum by the shape of the whole.
+    """
     count, mean, variance = state[f"{name}_count"][:, None], state[f"{name}_mean"], state[f"{name}_variance"]
     batch = values.shape[1]
-    delta = values.mean(dim=1) - mean
+    parts = [values[m : m + 1] for m in range(len(values))] if apart else [values]
+    delta = torch.cat([part.mean(dim=1) for part in parts]) - mean
+    spread = torch.cat([part.var(dim=1, correction=0) for part in parts])
     total = count + batch
-    second = variance * count + values.var(dim=1, correction=0) * batch + delta**2 * count * batch / total
+    second = variance * count + spread * batch + delta**2 * count * batch / total
     state[f"{name}_mean"] = mean + delta * batch / total
     state[f"{name}_variance"] = second / total
     state[f"{name}_count"] = total[:, 0]

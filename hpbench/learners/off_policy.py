@@ -19,7 +19,6 @@ from torch import Tensor
 from hpbench.learners import graph
 from hpbench.learners.replay import append, initial_replay
 from hpbench.learners.representation import covariance, dormant_share, feature_rank
-from hpbench.learners.rollout import Environments
 from hpbench.learners.snapshot import State
 from hpbench.learners.tensor import SNIPPET, TensorPopulation
 
@@ -142,7 +141,7 @@ class OffPolicy(TensorPopulation):
     def _step(self, draws: Sequence[Tensor], totals: Tensor) -> None:
         """One step of all environments, with uniforms ``[members, envs, ...]`` for actions, restarts and noise."""
         state = self.state
-        worlds, running = ({name: state[name] for name in names} for names in (Environments.NAMES, RUNNING))
+        worlds, running = ({name: state[name] for name in names} for names in (self.environments.NAMES, RUNNING))
         given = state["parameters"], state["hyperparameters"], state["steps"], state["env_physics"]
         changed, transition, columns = self._interact(*given, worlds, running, *draws)
         state |= changed
@@ -162,7 +161,7 @@ class OffPolicy(TensorPopulation):
         reset_draws: Tensor,
         noise_draws: Tensor,
     ) -> tuple[State, tuple[Tensor, ...], Tensor]:
-        """One step of all environments. Changes nothing.
+        """One step of all environments. Changes no tensor.
 
         Returns:
             What becomes of ``worlds`` and ``running``; what is remembered, in the order of

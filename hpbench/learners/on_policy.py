@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from hpbench.learners import encoded
 from hpbench.learners.advantage import generalised_advantage
+from hpbench.learners.encoders import EncodedActorCritic
 from hpbench.learners.networks import ActorCritic, Weights, forward
 from hpbench.learners.normalisation import scaled, standardised, update_moments
-from hpbench.learners.representation import plasticity
-from hpbench.learners.rollout import Environments
+from hpbench.learners.representation import plasticity, sample
 from hpbench.learners.snapshot import State
 from hpbench.learners.tensor import SNIPPET, TensorPopulation
 
@@ -26,18 +27,22 @@ BUFFER = ("log_prob", "value", "reward", "done", "truncated", "final_value", "ad
 class OnPolicy(TensorPopulation):
     """Base of the learners with an actor, a critic and rollouts."""
 
-    networks: ActorCritic
+    networks: ActorCritic | EncodedActorCritic
 
     # -- rollouts
 
     @torch.no_grad()
     def _collect(self, totals: Tensor) -> None:
         """One rollout into the buffer, with advantages and returns."""
+        if isinstance(self.networks, EncodedActorCritic):
+            encoded.collect(self, totals)
+            self._estimate(totals)
+            return
         state, buffer, steps = self.state, self.buffer, self.config.num_steps
         action_draws, reset_draws, noise_draws = self._rollout_draws(self.networks.action_draws)
         actor, critic, log_std = self.networks.unpack(state["parameters"])
         moments = {name: state[name] for name in ("observation_mean", "observation_variance")}
-        worlds = {name: state[name] for name in Environments.NAMES}
+        worlds = {name: state[name] for name in self.environments.NAMES}
         records: list[State] = []
         for t in range(steps):
             draws = action_draws[:, t], reset_draws[:, t], noise_draws[:, t]
@@ -69,7 +74,7 @@ class OnPolicy(TensorPopulation):
         reset_draws: Tensor,
         noise_draws: Tensor,
     ) -> tuple[State, State]:
-        """One step of all environments: their next state, and what there is to record. Changes nothing."""
+        """One step of all environments: their next state, and what there is to record. Changes no tensor."""
         raw, worlds = worlds["env_observation"], dict(worlds)
         observation = self._normalised(raw, moments)
         action, log_prob = self.networks.sample(forward(actor, observation), log_std, action_draws)
@@ -118,22 +123,38 @@ class OnPolicy(TensorPopulation):
     @torch.no_grad()
     def _measure(self, totals: Tensor) -> None:
         """Plasticity of the actor on the observations of the last rollout."""
-        actor, _, _ = self.networks.unpack(self.state["parameters"])
-        share, rank = plasticity(actor, self.buffer["observation"].flatten(1, 2))
+        observation = sample(self.buffer["observation"].flatten(1, 2))
+        share, rank = plasticity(self.networks.activations(self.state["parameters"], observation))
         totals[:, self.totals.index("dormant_share")] = share
         totals[:, self.totals.index("feature_rank")] = rank
 
     def _keep_snippet(self) -> None:
         last = min(SNIPPET, self.config.num_steps)
         for name in ("observation", "action", "reward"):
-            self.state[f"snippet_{name}"][:, SNIPPET - last :] = self.buffer[name][:, -last:, 0]
+            newest = self.buffer[name][:, -last:, 0]
+            if name == "observation" and isinstance(self.networks, EncodedActorCritic):
+                newest = self.networks.encoder.summary(newest)
+            self.state[f"snippet_{name}"][:, SNIPPET - last :] = newest
+
+    def _snippet_width(self) -> int:
+        if isinstance(self.networks, EncodedActorCritic):
+            return self.networks.encoder.summary_size
+        return super()._snippet_width()
 
     def _policy(self) -> Callable[[Tensor, Tensor], Tensor]:
-        actor, _, log_std = self.networks.unpack(self.state["parameters"])
+        networks, parameters = self.networks, self.state["parameters"]
+        if isinstance(networks, EncodedActorCritic):
+
+            def look(observation: Tensor, draws: Tensor) -> Tensor:
+                output, _, log_std = networks.outputs(parameters, observation)
+                return networks.sample(output, log_std, draws)[0]
+
+            return look
+        actor, _, log_std = networks.unpack(parameters)
 
         def act(observation: Tensor, draws: Tensor) -> Tensor:
             output = forward(actor, self._normalised(observation, self.state))
-            return self.networks.sample(output, log_std, draws)[0]
+            return networks.sample(output, log_std, draws)[0]
 
         return act
 
@@ -156,7 +177,8 @@ class OnPolicy(TensorPopulation):
             history.append(running)
             running = running * (1.0 - done[:, t].double())
         self.state["return_running"] = running
-        update_moments(self.state, "return", torch.stack(history, dim=1).flatten(1)[..., None])
+        apart = isinstance(self.networks, EncodedActorCritic)
+        update_moments(self.state, "return", torch.stack(history, dim=1).flatten(1)[..., None], apart)
         return scaled(self.state, "return", reward)
 
     def _forget(self) -> None:
@@ -170,4 +192,9 @@ class OnPolicy(TensorPopulation):
             "action": (steps, envs, self.environments.width),
         }
         shapes["last_value"] = (envs,)
-        self.buffer = {name: torch.zeros(self.members, *shape, device=self.device) for name, shape in shapes.items()}
+        # What an encoder reads is kept as it comes: in float32, images would take four times the memory.
+        kept = {"observation": self.state["env_observation"].dtype}
+        self.buffer = {
+            name: torch.zeros(self.members, *shape, dtype=kept.get(name), device=self.device)
+            for name, shape in shapes.items()
+        }

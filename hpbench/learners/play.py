@@ -1,4 +1,4 @@
-"""Playing complete episodes with a fixed policy on a tensor task."""
+"""Playing complete episodes with a fixed policy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch import Tensor
 from hpbench.learners.rollout import Environments, evaluation_physics
 from hpbench.learners.snapshot import Evaluation
 from hpbench.seeding import uniform
-from hpbench.tasks.base import Task
 
 PLAY_CALLS = 3
 """Calls of the evaluation stream that one evaluation takes: actions, starts, observation noise."""
@@ -19,27 +18,25 @@ CHUNK = 64
 
 
 def play(
-    task: Task,
+    envs: Environments,
     physics: Tensor,
     act: Callable[[Tensor, Tensor], Tensor],
     action_draws: int,
     keys: Tensor,
     calls: Tensor,
-    episodes: int,
 ) -> Evaluation:
-    """Play ``episodes`` episodes of every member from fresh starts.
+    """Play an episode in every environment of every member from fresh starts.
 
     Args:
-        task: shared by the members up to physics.
+        envs: environments that serve no other purpose, as many as there are episodes.
         physics: of training, float64 ``[members, columns]``; where the task has other levels for evaluation, those are
             played.
         act: policy: observations ``[members, episodes, size]`` and uniforms ``[members, episodes, action_draws]`` to
             actions ``[members, episodes, width]``.
         action_draws: uniform numbers that one action takes.
         keys, calls: of the stream, int64 ``[members]``. The caller advances the calls by ``PLAY_CALLS``.
-        episodes: per member.
     """
-    envs, members = Environments(task, episodes), len(physics)
+    task, episodes, members = envs.task, envs.envs, len(physics)
     physics = evaluation_physics(task, physics)
 
     def draws(call: int, start: int, steps: int, width: int) -> Tensor:

@@ -191,7 +191,7 @@ class Population(ABC):
         returns = np.full((self.members, episodes), np.nan)
         lengths = np.zeros((self.members, episodes), dtype=np.int64)
         if len(alive):
-            part = self.fork(alive)
+            part = self._borrow(alive)
             result = part._evaluate(episodes)
             self._scatter(part, alive)
             returns[alive], lengths[alive] = result.returns, result.lengths
@@ -202,11 +202,9 @@ class Population(ABC):
 
         Copies share nothing but their past: they also continue the same random streams (common random numbers).
         """
-        index = self._index(indices)
-        other = copy.copy(self)
-        other.state = {name: tensor[index] for name, tensor in self.state.items()}
-        other.tasks = [self.tasks[i] for i in index.tolist()]
-        other._forget()
+        self.settle()
+        other = self._borrow(indices)
+        other._separate()
         return other
 
     def join(self, others: Sequence[Self]) -> Self:
@@ -219,6 +217,8 @@ class Population(ABC):
                 not fit.
         """
         parts = [self, *others]
+        for part in parts:
+            part.settle()
         for part in others:
             same = (part.name, part.config, part.engine, part.device) == (
                 self.name,
@@ -233,6 +233,7 @@ class Population(ABC):
         other = copy.copy(self)
         other.state = {name: torch.cat([part.state[name] for part in parts]) for name in self.state}
         other.tasks = tasks
+        other._separate()
         other._forget()
         return other
 
@@ -245,12 +246,31 @@ class Population(ABC):
         sources, targets = self._index(source), self._index(target)
         if len(sources) != len(targets) or len(set(targets.tolist())) != len(targets):
             raise InvalidConfiguration("copy needs as many sources as targets, and distinct targets")
+        self.settle()
         for name, tensor in self.state.items():
             if not name.startswith("rng_"):
                 tensor[targets] = tensor[sources]
         moved = [self.tasks[i] for i in sources.tolist()]
         for i, task in zip(targets.tolist(), moved, strict=True):
             self.tasks[i] = task
+        self._replaced(targets.tolist())
+
+    # -- members whose environments run outside of the state, in simulators
+
+    def settle(self) -> None:  # noqa: B027 (most learners have nothing to do here)
+        """Bring the state up to date with what runs outside of it. To be called before tensors of the state are read
+        that say how environments stand; all methods of a population do so."""
+
+    def _replaced(self, members: Sequence[int]) -> None:  # noqa: B027 (most learners have nothing to do here)
+        """The state of those members is another one than what runs outside."""
+
+    def _separate(self) -> None:  # noqa: B027 (most learners have nothing to do here)
+        """Share nothing that runs with the population that this one is a copy of."""
+
+    def _choose_simulators(self, members: Sequence[int]) -> None:  # noqa: B027 (most learners have nothing to do here)
+        """Of what runs outside, keep that of those members, in that order."""
+
+    # -- random streams, snapshots, digests
 
     def rekey(self, stream: Stream, salt: int) -> None:
         """Move one random stream of every member to another key, made of the old one and ``salt``.
@@ -267,6 +287,7 @@ class Population(ABC):
 
     def snapshot(self) -> Snapshot:
         """An exact copy of all members."""
+        self.settle()
         state = {name: tensor.clone() for name, tensor in self.state.items()}
         return Snapshot(self.name, asdict(self.config), tuple(task.id for task in self.tasks), state)
 
@@ -277,7 +298,9 @@ class Population(ABC):
             SnapshotError: if the snapshot does not fit.
         """
         config = json.loads(json.dumps(asdict(self.config)))
-        if snapshot.learner != self.name or json.loads(json.dumps(snapshot.config)) != config:
+        # Options that are younger than the snapshot are at their defaults in it.
+        given = json.loads(json.dumps({**asdict(self.config_type()), **snapshot.config}))
+        if snapshot.learner != self.name or given != config:
             raise SnapshotError(
                 f"snapshot of {snapshot.learner} {dict(snapshot.config)} does not fit {self.name} {config}"
             )
@@ -294,6 +317,7 @@ class Population(ABC):
         self.state = {name: snapshot.state[name].to(self.device, copy=True) for name in self.state}
         known = {task.id: task for task in self.tasks}
         self.tasks = [known.get(name) or make_task(name) for name in snapshot.tasks]
+        self._replaced(range(self.members))
         self._forget()
 
     def digests(self) -> list[str]:
@@ -301,6 +325,7 @@ class Population(ABC):
 
         XXH3 with 128 bits: no secrets depend on it, and it keeps up with memory, which replay buffers need.
         """
+        self.settle()
         digests = []
         for parts in self._parts():
             hasher = xxhash.xxh3_128()
@@ -323,7 +348,12 @@ class Population(ABC):
         return parts
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy takes along: not the views, which are of this population's memory."""
+        """What a copy takes along."""
+        self.settle()
+        return self._without_views()
+
+    def _without_views(self) -> dict[str, Any]:
+        """All attributes, without what is of this population's memory."""
         return {**self.__dict__, "_views": None, "_arrays": {}}
 
     def set_tasks(self, tasks: Sequence[Task]) -> None:
@@ -353,7 +383,7 @@ class Population(ABC):
 
     def _train_some(self, members: NDArray[np.int64], rollouts: int) -> dict[str, Floats]:
         """Train some members and leave the others as they are. Metrics of those members."""
-        part = self.fork(members)
+        part = self._borrow(members)
         metrics = part._train(rollouts)
         self._scatter(part, members)
         return metrics
@@ -369,7 +399,20 @@ class Population(ABC):
     def _tasks_changed(self) -> None:
         """Bring the state in line with ``self.tasks``."""
 
+    def _borrow(self, members: Sequence[int] | NDArray[np.int64]) -> Self:
+        """These members as a population of their own, with their running simulators: for work that :meth:`_scatter`
+        brings back."""
+        index = self._index(members)
+        other = object.__new__(type(self))
+        other.__dict__.update(self._without_views())
+        other.state = {name: tensor[index] for name, tensor in self.state.items()}
+        other.tasks = [self.tasks[i] for i in index.tolist()]
+        other._choose_simulators(index.tolist())
+        other._forget()
+        return other
+
     def _scatter(self, part: Self, members: NDArray[np.int64]) -> None:
+        """Bring back what members have become that were borrowed."""
         index = self._index(members)
         for name, tensor in self.state.items():
             tensor[index] = part.state[name]
@@ -384,7 +427,8 @@ class Population(ABC):
     def _check_tasks(tasks: Sequence[Task]) -> None:
         first = tasks[0]
         for task in tasks[1:]:
-            if task.dynamics != first.dynamics or task.max_episode_steps != first.max_episode_steps:
+            kind, of_first = ((each.dynamics, each.simulator, each.max_episode_steps) for each in (task, first))
+            if kind != of_first:
                 raise InvalidConfiguration(
                     f"{task.id} and {first.id} cannot share a population: members need the same dynamics and time limit"
                 )

@@ -23,9 +23,10 @@ from hpbench.errors import InvalidConfiguration
 from hpbench.hyperparameter import Hyperparameter, HyperparameterSpace
 from hpbench.learners.advantage import standardised_advantage
 from hpbench.learners.averages import average, shares
+from hpbench.learners.encoders import EncodedActorCritic, make_encoder
 from hpbench.learners.graph import Graphs, room
 from hpbench.learners.native import Binding
-from hpbench.learners.networks import ActorCritic, forward
+from hpbench.learners.networks import ActorCritic
 from hpbench.learners.normalisation import initial_moments
 from hpbench.learners.on_policy import BUFFER, OnPolicy
 from hpbench.learners.optimiser import adam, clip
@@ -89,6 +90,8 @@ class PPOConfig:
         hidden: widths of the tanh layers of actor and critic.
         normalize_observation: running mean and variance, updated once per rollout.
         normalize_reward: divide rewards by the running deviation of the discounted return.
+        encoder: name of the network before actor and critic, which then are one layer each (``hidden`` is not used);
+            ``mlp``: none. None: what the task names.
     """
 
     num_envs: int = 8
@@ -96,6 +99,7 @@ class PPOConfig:
     hidden: tuple[int, ...] = (64, 64)
     normalize_observation: bool = False
     normalize_reward: bool = False
+    encoder: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))
@@ -118,19 +122,33 @@ class PPO(OnPolicy):
     compiled = ("_interact", "_loss", "_descend", "_forward", "_advantages", "_words", "_draws")
 
     def _build(self, task: Task) -> None:
-        self.networks = ActorCritic.build(task.observation_size, self.config.hidden, task.action_count, task.discrete)
+        config, actions = self.config, (task.action_count, task.discrete)
+        name = task.encoder if config.encoder is None else config.encoder
+        self.networks: ActorCritic | EncodedActorCritic
+        if name == "mlp":
+            if task.observation_dtype != "float32":
+                raise InvalidConfiguration(
+                    f"encoder='mlp' reads float32, the observations of {task.id} are {task.observation_dtype}"
+                )
+            self.networks = ActorCritic.build(task.observation_size, config.hidden, *actions)
+        else:
+            self.networks = EncodedActorCritic.build(make_encoder(name, task.observation_size), *actions)
+            if config.normalize_observation:
+                raise InvalidConfiguration(f"normalize_observation is for encoder='mlp', not for {name!r}")
         self.evaluation_draws = self.networks.action_draws
 
     def _initial(self) -> State:
         keys, calls = self.state["rng_keys"], self.state["rng_calls"]
         parameters = self.networks.initial(keys[:, Stream.INITIALISATION], calls[:, Stream.INITIALISATION])
+        # An encoder scales what it reads by itself.
+        seen = 0 if isinstance(self.networks, EncodedActorCritic) else self.tasks[0].observation_size
         return {
             "parameters": parameters,
             "adam_mean": torch.zeros_like(parameters),
             "adam_square": torch.zeros_like(parameters),
             "adam_steps": torch.zeros(self.members, dtype=torch.int64),
             "return_running": torch.zeros(self.members, self.config.num_envs, dtype=torch.float64),
-            **initial_moments("observation", self.members, self.tasks[0].observation_size),
+            **initial_moments("observation", self.members, seen),
             **initial_moments("return", self.members, 1),
         }
 
@@ -183,7 +201,7 @@ class PPO(OnPolicy):
         """All epochs on the rollout in the buffer, batched over members that split it in the same way."""
         for epochs, minibatches, members in self._groups():
             whole = len(members) == self.members
-            part = self if whole else self.fork(members)
+            part = self if whole else self._borrow(members)
             if not whole:
                 part.buffer = {name: values[members] for name, values in self.buffer.items()}
             part_totals = totals if whole else totals[members]
@@ -246,9 +264,13 @@ class PPO(OnPolicy):
         rows = torch.arange(self.members, device=self.device)[:, None]
         names = ("observation", "action", "log_prob", "advantage", "return")
         batch = {name: self.buffer[name].flatten(1, 2)[rows, index] for name in names}
-        parameters = self.state["parameters"].detach().requires_grad_()
-        loss, statistics = self._loss(parameters, batch, self.state["hyperparameters"], counts)
-        (gradient,) = torch.autograd.grad(loss.sum(), parameters)
+        if isinstance(self.networks, EncodedActorCritic):  # member by member: what is kept for backward is large
+            each = [{name: part[i : i + 1] for name, part in batch.items()} for i in range(self.members)]
+            results = [self._gradient(slice(i, i + 1), one) for i, one in enumerate(each)]
+            gradient = torch.cat([result[0] for result in results])
+            statistics = tuple(map(torch.cat, zip(*(result[1] for result in results), strict=True)))
+        else:
+            gradient, statistics = self._gradient(slice(None), batch, counts)
         with torch.no_grad():
             optimiser = {name: self.state[name] for name in OPTIMISER}
             moved, norms = self._descend(optimiser, gradient, self.state["hyperparameters"], active)
@@ -258,13 +280,21 @@ class PPO(OnPolicy):
             columns = columns if active is None else torch.where(active[:, None], columns, 0.0)
             totals[:, TOTALS.of_optimiser_steps] += columns
 
+    def _gradient(
+        self, members: slice, batch: State, counts: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Gradients of some members' losses, ``[members, parameters]``, and the statistics of :meth:`_loss`."""
+        parameters = self.state["parameters"][members].detach().requires_grad_()
+        loss, statistics = self._loss(parameters, batch, self.state["hyperparameters"][members], counts)
+        (gradient,) = torch.autograd.grad(loss.sum(), parameters)
+        return gradient, statistics
+
     def _loss(
         self, parameters: Tensor, batch: State, table: Tensor, counts: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Loss ``[members]``, and policy loss, value loss, relative entropy, KL, clip fraction, each ``[members]``."""
         share = None if counts is None else shares(counts, batch["advantage"].shape[1])
-        actor, critic, log_std = self.networks.unpack(parameters)
-        output = forward(actor, batch["observation"])
+        output, value, log_std = self.networks.outputs(parameters, batch["observation"])
         log_prob, entropies = self.networks.distribution(output, log_std, batch["action"])
         entropy = entropies[:, 0] if self.networks.log_std else average(entropies, share)
         advantage = standardised_advantage(batch["advantage"], share, counts)
@@ -273,7 +303,6 @@ class PPO(OnPolicy):
         ratio = log_ratio.exp()
         clipped = torch.minimum(torch.maximum(ratio, 1.0 - clip_range), 1.0 + clip_range)
         policy_loss = -average(torch.minimum(advantage * ratio, advantage * clipped), share)
-        value = forward(critic, batch["observation"])[..., 0]
         value_loss = average((batch["return"] - value).square(), share)
         bonus = self._column(table, "entropy_coefficient") * entropy
         loss = policy_loss + self._column(table, "value_coefficient") * value_loss - bonus

@@ -7,23 +7,24 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hpbench.learners.networks import Weights, hidden_layers
-
 SAMPLE = 256
 """Observations that the measures look at."""
 DORMANT = 0.025
 """A unit is dormant below this share of its layer's mean activity: the threshold of Sokar et al. 2023."""
 
 
-def plasticity(network: Weights, observations: Tensor) -> tuple[Tensor, Tensor]:
-    """Dormant share and feature rank of the actor, each float64 ``[members]``.
+def sample(observations: Tensor) -> Tensor:
+    """Evenly spaced, at least ``SAMPLE`` of them if there are: ``[members, batch, size] -> [members, some, size]``."""
+    return observations[:, :: max(1, observations.shape[1] // SAMPLE)]
+
+
+def plasticity(layers: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Dormant share of all layers and feature rank of the last, each float64 ``[members]``.
 
     Args:
-        network: its weights.
-        observations: ``[members, batch, observation_size]``.
+        layers: activations ``[members, batch, width]`` of each.
     """
-    stride = max(1, observations.shape[1] // SAMPLE)
-    covariances = [covariance(layer) for layer in hidden_layers(network, observations[:, ::stride])]
+    covariances = [covariance(layer) for layer in layers]
     return dormant_share(covariances), feature_rank(covariances[-1])
 
 

@@ -1,9 +1,10 @@
-"""Stepping tensor tasks for a population: actions in, transitions out, episodes restarted on the way."""
+"""Stepping tasks for a population: actions in, transitions out, episodes restarted on the way."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,7 +12,10 @@ from torch import Tensor
 from hpbench.seeding import normal_from_uniform
 from hpbench.tasks.base import COMMON_PHYSICS, MAX_DELAY, Task
 
-_REWARD_SCALE, _NOISE, _DELAY = range(len(COMMON_PHYSICS))
+if TYPE_CHECKING:
+    from hpbench.learners.external_native import Exchanges
+
+REWARD_SCALE, NOISE, DELAY = range(len(COMMON_PHYSICS))
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class Transition:
     """What one step of all environments gave, each ``[members, envs, ...]``.
 
     Args:
-        final_observation: observation after the step, before any restart; float32.
+        final_observation: observation after the step, before any restart; in the task's dtype.
         reward: scaled reward that the learner sees; float64.
         terminated, truncated: bool; never both.
         episode_return: unscaled return of the running episode including this step; float64.
@@ -109,15 +113,39 @@ class Environments:
         state["env_elapsed"] = torch.where(done, 0, length)
         state["env_return"] = torch.where(done, 0.0, total)
         state["env_queue"] = torch.where(done[..., None, None], 0.0, state["env_queue"])
-        return Transition(final, reward * physics[:, _REWARD_SCALE, None], terminated, truncated, total, length)
+        return Transition(final, reward * physics[:, REWARD_SCALE, None], terminated, truncated, total, length)
+
+    # What tasks with simulators do here, see ``external.py``: tensor tasks have nothing outside of the state.
+
+    def settle(self, state: dict[str, Tensor]) -> None:
+        """Bring ``state`` up to date."""
+
+    def replaced(self, members: Sequence[int]) -> None:
+        """The state of those members has been exchanged."""
+
+    def separate(self, members: int) -> Environments:
+        """The same environments for a copy of the state, of that many members."""
+        return self
+
+    def choose(self, members: Sequence[int]) -> Environments:
+        """The same environments for some of the members."""
+        return self
+
+    def exchanges(self, state: dict[str, Tensor]) -> Exchanges | None:
+        """What the native engine moves them with, from ``state`` on, where it cannot do so itself."""
+        return None
+
+    def of_evaluation(self, episodes: int) -> Environments:
+        """Others, to play that many episodes per member."""
+        return Environments(self.task, episodes)
 
     def _delayed(self, state: dict[str, Tensor], physics: Tensor, action: Tensor) -> Tensor:
         """The action given ``action_delay`` steps ago; zeros (discrete: action 0) before an episode's first."""
         history = torch.cat((action[..., None, :], state["env_queue"]), dim=-2)
         state["env_queue"] = history[..., :MAX_DELAY, :]
-        index = physics[:, _DELAY].long()[:, None, None, None].expand(-1, self.envs, 1, self.width)
+        index = physics[:, DELAY].long()[:, None, None, None].expand(-1, self.envs, 1, self.width)
         return torch.gather(history, -2, index).squeeze(-2)
 
     def _observe(self, state: Tensor, physics: Tensor, draws: Tensor) -> Tensor:
         noise = normal_from_uniform(draws[..., ::2], draws[..., 1::2])
-        return self.dynamics.observe(state, physics) + physics[:, _NOISE, None, None].float() * noise
+        return self.dynamics.observe(state, physics) + physics[:, NOISE, None, None].float() * noise

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hpbench.errors import InvalidConfiguration, UnknownName
 from hpbench.learners import graph, native
+from hpbench.learners.external import ExternalEnvironments
 from hpbench.learners.play import PLAY_CALLS, play
 from hpbench.learners.population import Population
 from hpbench.learners.rollout import Environments, physics_of
@@ -60,13 +61,15 @@ class TensorPopulation(Population):
     ) -> None:
         super().__init__(tasks, seeds, self.config_type() if config is None else config, values, device, threads)
         task, envs = self.tasks[0], self.config.num_envs
-        self.environments = Environments(task, envs)
+        self.environments: Environments = (
+            Environments(task, envs) if task.simulator is None else ExternalEnvironments(task, envs)
+        )
         self._arguments: tuple[list[Tensor], Any] | None = None
         self._build(task)
         self.engine = self._choose(engine)
         self.state |= self._initial()
         self.state |= {
-            "snippet_observation": torch.zeros(self.members, SNIPPET, task.observation_size),
+            "snippet_observation": torch.zeros(self.members, SNIPPET, self._snippet_width()),
             "snippet_action": torch.zeros(self.members, SNIPPET, self.environments.width),
             "snippet_reward": torch.zeros(self.members, SNIPPET),
         }
@@ -109,6 +112,10 @@ class TensorPopulation(Population):
         """How evaluation acts: from observations ``[members, episodes, size]`` and uniforms ``[members, episodes,
         evaluation_draws]`` to actions ``[members, episodes, width]``."""
 
+    def _snippet_width(self) -> int:
+        """How many numbers a snippet says of an observation."""
+        return self.tasks[0].observation_size
+
     def _native_options(self) -> dict[str, int]:
         """The sizes of the learner's own that its binding names."""
         return {}
@@ -123,6 +130,8 @@ class TensorPopulation(Population):
         if engine not in ("auto", *ENGINES):
             raise UnknownName("engine", engine, ("auto", *ENGINES))
         obstacles = {"native": self._native_obstacle(), "graph": graph.obstacle(self.device), "torch": None}
+        if self.tasks[0].simulator is not None:
+            obstacles["graph"] = f"{self.tasks[0].id} runs in a simulator on the CPU"
         if engine == "auto":
             return next(name for name in ENGINES if obstacles[name] is None)
         if obstacles[engine] is not None:
@@ -199,8 +208,8 @@ class TensorPopulation(Population):
     @torch.no_grad()
     def _play(self, episodes: int) -> Evaluation:
         keys, calls = self.state["rng_keys"][:, Stream.EVALUATION], self.state["rng_calls"][:, Stream.EVALUATION]
-        task, physics = self.tasks[0], self.state["env_physics"]
-        result = play(task, physics, self._policy(), self.evaluation_draws, keys, calls, episodes)
+        envs = self.environments.of_evaluation(episodes)
+        result = play(envs, self.state["env_physics"], self._policy(), self.evaluation_draws, keys, calls)
         calls += PLAY_CALLS
         return result
 
@@ -216,7 +225,7 @@ class TensorPopulation(Population):
     def _uniform(self, stream: Stream, shape: tuple[int, ...]) -> Tensor:
         """One call of a stream: ``[members, *shape]``. The call counters advance."""
         keys, calls = self.state["rng_keys"][:, stream], self.state["rng_calls"][:, stream]
-        draws = self._draws(keys.to(self.device), calls.to(self.device), math.prod(shape)).view(-1, *shape)
+        draws = self._draws(keys.to(self.device), calls.to(self.device), math.prod(shape)).view(len(keys), *shape)
         calls += 1
         return draws
 
@@ -231,8 +240,21 @@ class TensorPopulation(Population):
 
     # -- what belongs to another state
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_arguments": None}
+    def settle(self) -> None:
+        """Bring the state up to date with the simulators, if there are any."""
+        self.environments.settle(self.state)
+
+    def _replaced(self, members: Sequence[int]) -> None:
+        self.environments.replaced(members)
+
+    def _separate(self) -> None:
+        self.environments = self.environments.separate(self.members)
+
+    def _choose_simulators(self, members: Sequence[int]) -> None:
+        self.environments = self.environments.choose(members)
+
+    def _without_views(self) -> dict[str, Any]:
+        return {**super()._without_views(), "_arguments": None}
 
     def _forget(self) -> None:
         self.buffer: State = {}

@@ -10,11 +10,16 @@ from collections.abc import Mapping
 from hpbench.errors import UnknownName
 from hpbench.registry import Registry
 from hpbench.tasks.base import VARIANTS, Split, Task
-from hpbench.tasks.variants import make_variant, variant_names
 
 FAMILIES = Registry(
     "task family",
-    {"classic": "hpbench.tasks.classic:TASKS", "grid": "hpbench.tasks.grid:TASKS"},
+    {
+        "classic": "hpbench.tasks.classic:TASKS",
+        "grid": "hpbench.tasks.grid:TASKS",
+        "procgen": "hpbench.tasks.procgen:TASKS",
+        "nethack": "hpbench.tasks.nethack:TASKS",
+        "mujoco": "hpbench.tasks.mujoco:TASKS",
+    },
     group="hpbench.tasks",
 )
 """Import paths of the families. A family is a ``Mapping[str, Task]`` from name to standard task."""
@@ -44,7 +49,11 @@ def make(task_id: str) -> Task:
     tasks = family_tasks(family)
     if name not in tasks:
         raise UnknownName("task", base, [f"{family}/{known}" for known in tasks])
-    return make_variant(tasks[name], variant) if at else tasks[name]
+    if not at:
+        return tasks[name]
+    from hpbench.tasks.variants import make_variant
+
+    return make_variant(tasks[name], variant)
 
 
 def of_split(task_id: str) -> Task:
@@ -54,6 +63,8 @@ def of_split(task_id: str) -> Task:
     Raises:
         UnknownName: as :func:`make`.
     """
+    from hpbench.tasks.variants import variant_names
+
     base, _, split = task_id.partition("@")
     return make(f"{base}@{variant_names(split)[0]}" if split in VARIANTS else task_id)
 
@@ -72,6 +83,8 @@ def task_ids(family: str | None = None, split: str = "standard") -> list[str]:
     ids = [task.id for each in families for task in family_tasks(each).values()]
     if split == "standard":
         return ids
+    from hpbench.tasks.variants import variant_names
+
     return [f"{task_id}@{variant}" for task_id in ids for variant in variant_names(split)]
 
 

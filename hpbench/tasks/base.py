@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from torch import Tensor
+if TYPE_CHECKING:  # processes that only step simulators need no torch
+    from torch import Tensor
+
+    from hpbench.tasks.simulator import SimulatorMaker
 
 Split = Literal["standard", "train", "validation", "test"]
 """``standard`` is the task as published; the others are seeded variants of it."""
@@ -18,20 +22,51 @@ MAX_DELAY = 4
 """The longest action delay of a variant, in environment steps."""
 
 COMMON_PHYSICS: Mapping[str, float] = {"reward_scale": 1.0, "observation_noise": 0.0, "action_delay": 0.0}
-"""Leading columns of every tensor task's physics. The population applies them, not the dynamics."""
+"""Leading columns of every task's physics. The population applies them, not the dynamics."""
+
+ObservationType = Literal["float32", "uint8", "int16"]
 
 
 @dataclass(frozen=True)
 class Anchors:
-    """Normalisation: score = (return - low) / (high - low)."""
+    """Normalisation: score = (return - low) / (high - low).
+
+    Args:
+        low, high: returns whose scores are 0 and 1.
+        source: where they come from.
+        log: whether all three numbers are first taken to their ``log1p``, with the sign of the number; for returns that
+            span orders of magnitude.
+    """
 
     low: float
     high: float
     source: str
+    log: bool = False
 
     def score(self, value: float) -> float:
         """Normalised score of an undiscounted, unscaled return. Not clipped."""
+        if self.log:
+            low = _signed_log(self.low)
+            return (_signed_log(value) - low) / (_signed_log(self.high) - low)
         return (value - self.low) / (self.high - self.low)
+
+    def value(self, score: float) -> float:
+        """The return that has that score."""
+        if self.log:
+            low = _signed_log(self.low)
+            logarithm = low + score * (_signed_log(self.high) - low)
+            return math.copysign(math.expm1(abs(logarithm)), logarithm)
+        return self.low + score * (self.high - self.low)
+
+    def width(self, value: float) -> float:
+        """How much return a score of 1 more would be worth, if it went on as it does around that return."""
+        if self.log:
+            return abs(_signed_log(self.high) - _signed_log(self.low)) * (1.0 + abs(value))
+        return abs(self.high - self.low)
+
+
+def _signed_log(value: float) -> float:
+    return math.copysign(math.log1p(abs(value)), value)
 
 
 @dataclass(frozen=True)
@@ -56,7 +91,7 @@ class Task:
 
     Args:
         id: ``family/name``, and ``family/name@split-index`` for a variant.
-        observation_size: length of the flat float32 observation.
+        observation_size: length of the flat observation.
         discrete: whether actions are one of ``action_count`` choices; otherwise vectors of ``action_count`` floats.
         action_low, action_high: bounds of continuous actions; the policy's samples are clipped to them.
         max_episode_steps: time limit; reaching it truncates (and is bootstrapped), it does not terminate.
@@ -64,10 +99,16 @@ class Task:
         success_return: an episode with at least this unscaled return counts as a success; None: no such notion.
         budgets: by tier.
         hand_tuned: by learner.
-        dynamics: the tensor environment.
+        dynamics: the tensor environment; of a task with a simulator, one that only names its physics.
         physics: this task's parameters, every name that ``dynamics.physics`` has.
         evaluation_physics: parameters that differ in evaluation episodes, for tasks whose training levels are not those
             they are tested on.
+        simulator: makes the simulators of a task that is no tensor arithmetic; None: ``dynamics`` steps it.
+        observation_dtype: of observations. Noise is added to float32 only.
+        encoder: name of the network that reads the observations; ``mlp`` reads them as flat numbers.
+        held_out_levels: whether the simulator plays evaluation episodes on levels that training does not have.
+        learner_config: frozen options that learners have on this task, by tier and learner. What a user gives comes
+            before them.
     """
 
     id: str
@@ -84,6 +125,11 @@ class Task:
     evaluation_physics: Mapping[str, float] = field(default_factory=dict)
     action_low: float = -1.0
     action_high: float = 1.0
+    simulator: SimulatorMaker | None = None
+    observation_dtype: ObservationType = "float32"
+    encoder: str = "mlp"
+    held_out_levels: bool = False
+    learner_config: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     split: Split = "standard"
     summary: str = ""
 

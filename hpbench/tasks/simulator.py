@@ -7,11 +7,15 @@ pool of processes can keep them in shared memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
+
+from hpbench.tasks.base import COMMON_PHYSICS
 
 
 class Simulator(Protocol):
@@ -21,22 +25,31 @@ class Simulator(Protocol):
     that :meth:`reset` is given: equal seeds and actions give equal arrays, whoever else runs in the process.
     """
 
-    observation: NDArray[Any]
-    """``[envs, observation_size]``, in the task's observation dtype."""
-    reward: NDArray[np.float64]
-    """Of the last step, ``[envs]``."""
-    terminated: NDArray[np.bool_]
-    """Whether the last step ended the episode, ``[envs]``."""
+    @property
+    def observation(self) -> NDArray[Any]:
+        """``[envs, observation_size]``, in the task's observation dtype."""
+        ...
+
+    @property
+    def reward(self) -> NDArray[np.float64]:
+        """Of the last step, ``[envs]``."""
+        ...
+
+    @property
+    def terminated(self) -> NDArray[np.bool_]:
+        """Whether the last step ended the episode, ``[envs]``."""
+        ...
 
     def reset(self, which: Sequence[int], seeds: Sequence[int]) -> None:
         """Begin new episodes in those copies, one seed of 31 bits each; the others stay as they are."""
         ...
 
-    def step(self, actions: NDArray[Any]) -> None:
-        """One step of all copies.
+    def step(self, actions: NDArray[Any], which: Sequence[int] | None = None) -> None:
+        """One step of the copies.
 
         Args:
             actions: discrete: int64 ``[envs]``; continuous: float32 ``[envs, action_count]``, inside bounds.
+            which: the copies that matter; what becomes of the others does not, until they are reset. None: all.
         """
         ...
 
@@ -64,11 +77,22 @@ class SimulatorMaker(Protocol):
         MissingExtra: if the simulator is not installed, with the line that installs it.
     """
 
-    state_bytes: int
-    """The longest state that :meth:`Simulator.save` gives."""
-    in_process: bool
-    """Whether copies run in the caller's process, because they are threads already or release the interpreter lock;
-    otherwise they are spread over a pool of processes."""
+    @property
+    def state_bytes(self) -> int:
+        """The longest state that :meth:`Simulator.save` gives."""
+        ...
+
+    @property
+    def in_process(self) -> bool:
+        """Whether copies run in the caller's process, because they are threads already or release the interpreter lock;
+        otherwise they are spread over a pool of processes."""
+        ...
+
+    @property
+    def restarts_itself(self) -> bool:
+        """Whether a step that terminates an episode already shows the first observation of the next one. Otherwise it
+        shows the last of the old one, and waits for :meth:`Simulator.reset`."""
+        ...
 
     def make(self, envs: int, evaluation: bool = False) -> Simulator:
         """A simulator of that many copies, to be reset before anything else.
@@ -78,3 +102,44 @@ class SimulatorMaker(Protocol):
             evaluation: on the levels that are kept for evaluation, where the task has such.
         """
         ...
+
+
+@dataclass(frozen=True)
+class ExternalDynamics:
+    """The dynamics of tasks with a simulator: the physics that the population applies itself, and nothing to step."""
+
+    physics: ClassVar[Mapping[str, float]] = COMMON_PHYSICS
+    variation: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "reward_scale": (0.1, 10.0),
+        "observation_noise": (0.0, 0.02),
+        "action_delay": (0.0, 2.0),
+    }
+    reset_draws: ClassVar[int] = 2
+    native: ClassVar[str] = ""
+    state_size: ClassVar[int] = 0
+
+    def reset(self, uniforms: Tensor, physics: Tensor) -> Tensor:
+        """There is nothing to reset."""
+        self._refuse()
+
+    def observe(self, state: Tensor, physics: Tensor) -> Tensor:
+        """There is nothing to observe."""
+        self._refuse()
+
+    def step(self, state: Tensor, action: Tensor, physics: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """There is nothing to step."""
+        self._refuse()
+
+    @staticmethod
+    def _refuse() -> NoReturn:
+        raise TypeError("a task with a simulator has no tensor dynamics: its environments are ExternalEnvironments")
+
+
+@dataclass(frozen=True)
+class ExactDynamics(ExternalDynamics):
+    """The same for observations that are whole numbers, such as pixels: variants add no noise to them."""
+
+    variation: ClassVar[Mapping[str, tuple[float, float]]] = {
+        **ExternalDynamics.variation,
+        "observation_noise": (0.0, 0.0),
+    }

@@ -46,6 +46,7 @@ PLACES = [
     (name, task, track)
     for name, family in ENVIRONMENTS.items()
     for task in tasks.task_ids(family)
+    if tasks.make(task).simulator is None  # those are slow: tests of their own play one of them with some agents
     for track in CHOICES["track"]
 ]
 

@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from hpbench import errors
-from hpbench.errors import HPBenchError, InvalidAction, MissingExtra, UnknownName
+from hpbench.errors import HPBenchError, InvalidAction, MissingExtra, MissingLibrary, SimulatorCrash, UnknownName
 
 
 def test_unknown_name_suggests_the_near_misses() -> None:
@@ -43,7 +43,13 @@ def test_missing_extra_gives_the_install_line() -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [UnknownName("task", "x", ["b", "a"]), MissingExtra("procgen", "procgen"), InvalidAction("NaN in the action")],
+    [
+        UnknownName("task", "x", ["b", "a"]),
+        MissingExtra("procgen", "procgen"),
+        MissingLibrary("procgen", "libGL.so.1", "libgl1"),
+        SimulatorCrash("nethack/score", [3, None], "it was killed"),
+        InvalidAction("NaN in the action"),
+    ],
     ids=lambda error: type(error).__name__,
 )
 def test_errors_survive_pickling(error: HPBenchError) -> None:
@@ -59,4 +65,6 @@ def test_errors_survive_pickling(error: HPBenchError) -> None:
 def test_every_error_is_one_of_ours_and_of_a_builtin_kind(name: str) -> None:
     error = getattr(errors, name)
     assert issubclass(error, HPBenchError)
-    assert error is HPBenchError or issubclass(error, ValueError | KeyError | ImportError | ConnectionError)
+    assert error is HPBenchError or issubclass(
+        error, ValueError | KeyError | ImportError | ConnectionError | RuntimeError
+    )

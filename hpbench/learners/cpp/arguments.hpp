@@ -10,7 +10,24 @@
 
 namespace hpbench {
 
-constexpr int64_t ABI = 3;
+constexpr int64_t ABI = 4;
+
+// What a member and its simulator, which runs outside, hand each other: arrays of one entry per copy.
+struct Exchange {
+    const float* observation;
+    const double* reward;
+    const uint8_t* terminated;
+    float* action;       // [copies, width], where actions are vectors
+    int64_t* choice;     // [copies], where they are choices
+    uint8_t* which;      // the copies that an operation is about
+    int64_t* seed;       // of their new episodes
+};
+
+// In the order of `external_native.OPERATIONS`.
+enum Operation { STEP, STEP_SOME, RESET };
+
+// A simulator could not go on; Python knows why.
+struct Stopped {};
 
 struct Common {
     int64_t abi, members, envs, steps, rollouts, threads, episodes;
@@ -30,6 +47,10 @@ struct Common {
     double* totals;
     double* evaluation_returns;
     int64_t* evaluation_lengths;
+    // tasks with a simulator: one per member, and what moves them on; otherwise null
+    Exchange* exchanges;
+    int64_t (*operate)(int64_t member, int64_t operation);
+    int64_t restarts_itself;
 };
 
 // Order of seeding.Stream.
@@ -44,7 +65,11 @@ void for_each_member(const Arguments& a, Work work) {
         Member member(a);
         for (int64_t m = next++; m < a.members; m = next++) {
             member.attach(m);
-            work(member, m);
+            try {
+                work(member, m);
+            } catch (const Stopped&) {
+                return;
+            }
         }
     };
     std::vector<std::thread> helpers;

@@ -59,6 +59,11 @@ void Member::step(int64_t t, Draws& action_draws, Draws& reset_draws, Draws& noi
         if (worlds_.elapsed[e] == 0) episode_value_[e] = value[choice];
         replay_.actions[slot] = static_cast<float>(choice);
         std::copy_n(worlds_.observation + e * size, size, replay_.observations + slot * size);
+        simulator_.send(worlds_, e, replay_.actions + slot);
+    }
+    simulator_.advance();
+    for (int64_t e = 0; e < a_.envs; ++e) {
+        const int64_t i = t * a_.envs + e, slot = replay_.slot(e);
         const Outcome o = simulator_.step(worlds_, e, replay_.actions + slot, noise_draws, i * 2 * size);
         std::copy_n(worlds_.observation + e * size, size, replay_.next_observations + slot * size);
         const double reward = o.reward * simulator_.physics(REWARD_SCALE);
@@ -68,6 +73,11 @@ void Member::step(int64_t t, Draws& action_draws, Draws& reset_draws, Draws& noi
         episode_weight_[e] *= hyper_[DISCOUNT];
         if (!o.done()) continue;
         cut_.push_back({e, o});
+        simulator_.ask(e, o.terminated, reset_draws, i * a_.reset_draws);
+    }
+    simulator_.renew();
+    for (const auto& [e, o] : cut_) {
+        const int64_t i = t * a_.envs + e;
         simulator_.restart(worlds_, e, reset_draws, i * a_.reset_draws, noise_draws, i * 2 * size);
     }
     // Only now: the values of this step's actions are the network's until its next call.

@@ -99,7 +99,12 @@ void Member::collect() {
             const int64_t i = t * envs + e;
             float* action = actions_ + i * width;
             log_probs_[i] = sample(output + e * a_.actions, action_draws, i * draws_per_action(), action);
-            const Outcome o = simulator_.step(worlds_, e, action, noise_draws, i * 2 * size);
+            simulator_.send(worlds_, e, action);
+        }
+        simulator_.advance();
+        for (int64_t e = 0; e < envs; ++e) {
+            const int64_t i = t * envs + e;
+            const Outcome o = simulator_.step(worlds_, e, actions_ + i * width, noise_draws, i * 2 * size);
             rewards_[i] = static_cast<float>(o.reward * simulator_.physics(REWARD_SCALE));
             done_[i] = o.done();
             truncated_[i] = o.truncated;
@@ -114,8 +119,12 @@ void Member::collect() {
                 normalise(worlds_.observation + e * size, &finals_[cut.size() * size], 1);
                 cut.push_back(i);
             }
-            simulator_.restart(worlds_, e, reset_draws, i * a_.reset_draws, noise_draws, i * 2 * size);
+            simulator_.ask(e, o.terminated, reset_draws, i * a_.reset_draws);
         }
+        simulator_.renew();
+        for (int64_t i = t * envs; i < (t + 1) * envs; ++i)
+            if (done_[i] != 0.0f)
+                simulator_.restart(worlds_, i - t * envs, reset_draws, i * a_.reset_draws, noise_draws, i * 2 * size);
     }
     // The critic is not needed while acting: one pass over the whole rollout is faster, and every row comes out the same.
     std::copy_n(critic_.forward(observations_, static_cast<int>(batch_)), batch_, values_);

@@ -78,7 +78,8 @@ void Member::rollout() {
     int64_t &position = a_.replay_position[m_], &filled = a_.replay_size[m_], &credit = a_.update_credit[m_];
     int64_t& taken = a_.environment_steps[m_];
     Draws action_draws = draws(ACTION), reset_draws = draws(ENVIRONMENT), noise_draws = draws(NOISE);
-    std::vector<float> scaled(width_), outputs(envs * outputs_);  // the network's own are gone after the next forward pass
+    std::vector<float> scaled(envs * width_), outputs(envs * outputs_);  // the network's own are gone after the next forward pass
+    std::vector<char> ended(envs);
     for (int64_t t = 0; t < a_.steps; ++t) {
         std::copy_n(actor_.forward(worlds_.observation, static_cast<int>(envs)), envs * outputs_, outputs.data());
         for (int64_t e = 0; e < envs; ++e) {
@@ -86,16 +87,27 @@ void Member::rollout() {
             float *action = a_.replay_action + row * width_, *seen = worlds_.observation + e * size;
             act(&outputs[e * outputs_], action_draws, i * per_action, taken < a_.learning_starts, action);
             if (worlds_.elapsed[e] == 0) a_.episode_value[m_ * envs + e] = value(seen, action);
-            scale(action, scaled.data());
+            scale(action, &scaled[e * width_]);
             std::copy_n(seen, size, a_.replay_observation + row * size);
-            const Outcome o = simulator_.step(worlds_, e, scaled.data(), noise_draws, i * 2 * size);
+            simulator_.send(worlds_, e, &scaled[e * width_]);
+        }
+        simulator_.advance();
+        for (int64_t e = 0; e < envs; ++e) {
+            const int64_t i = t * envs + e, row = m_ * a_.buffer_size + position + e;
+            const float* seen = worlds_.observation + e * size;
+            const Outcome o = simulator_.step(worlds_, e, &scaled[e * width_], noise_draws, i * 2 * size);
             std::copy_n(seen, size, a_.replay_next_observation + row * size);
             a_.replay_reward[row] = static_cast<float>(o.reward * simulator_.physics(REWARD_SCALE));
             a_.replay_terminated[row] = o.terminated;
             a_.replay_truncated[row] = o.truncated;
             count(o, e, seen);
-            if (!o.done()) continue;
-            simulator_.restart(worlds_, e, reset_draws, i * a_.reset_draws, noise_draws, i * 2 * size);
+            ended[e] = o.done();
+            if (o.done()) simulator_.ask(e, o.terminated, reset_draws, i * a_.reset_draws);
+        }
+        simulator_.renew();
+        for (int64_t e = 0; e < envs; ++e) {
+            const int64_t i = t * envs + e;
+            if (ended[e]) simulator_.restart(worlds_, e, reset_draws, i * a_.reset_draws, noise_draws, i * 2 * size);
         }
         position = (position + envs) % a_.buffer_size;
         filled = std::min(filled + envs, a_.buffer_size);

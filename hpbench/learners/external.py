@@ -1,0 +1,222 @@
+"""Environments of tasks that run in simulators: the same face as tensor tasks, and the same exactness.
+
+What a population is, its state says: the copies of the simulator as saved bytes, too. The running simulators are a
+cache of that. They move on while members train, are saved when somebody looks at the state ("settled"), and load what
+is there when the state has been exchanged, but not before they step again. So fork, copy, snapshot and restore stay
+indexing, and a population that never steps makes no simulator.
+"""
+
+from __future__ import annotations
+
+import struct
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hpbench.learners.external_native import Exchanges
+from hpbench.learners.rollout import NOISE, REWARD_SCALE, Environments, Transition, policy_action
+from hpbench.learners.simulator_pool import make_simulator
+from hpbench.seeding import normal_from_uniform
+from hpbench.tasks.base import MAX_DELAY, Task
+from hpbench.tasks.simulator import Simulator
+
+_LENGTH = struct.Struct("<q")
+
+
+class Running:
+    """The simulator of one member, once it is needed.
+
+    Attributes:
+        current: whether it is where the state is, or further on; otherwise it has to load the state before it steps.
+        ahead: whether it is further on, so that the state has to be settled.
+    """
+
+    def __init__(self) -> None:
+        self._simulator: Simulator | None = None
+        self.current = self.ahead = False
+
+    def simulator(self, task: Task, envs: int, evaluation: bool) -> Simulator:
+        """It is made when it is first asked for, and closed when nobody has it any more."""
+        if self._simulator is None:
+            assert task.simulator is not None
+            self._simulator = make_simulator(task.simulator, envs, evaluation, task.id)
+            weakref.finalize(self, self._simulator.close)
+        return self._simulator
+
+
+class ExternalEnvironments(Environments):
+    """``envs`` copies of a task with a simulator, per member. See :class:`~hpbench.learners.rollout.Environments`.
+
+    In the state, ``env_simulator`` is uint8 ``[members, envs, 8 + state_bytes]``: how many bytes a copy was saved in,
+    the bytes, and zeros.
+
+    Args:
+        task: has a simulator.
+        envs: copies per member.
+        evaluation: whether they play single episodes, on the levels for evaluation: what has ended does not go on.
+    """
+
+    NAMES = ("env_elapsed", "env_return", "env_queue", "env_observation", "env_simulator")
+
+    def __init__(self, task: Task, envs: int, evaluation: bool = False) -> None:
+        super().__init__(task, envs)
+        assert task.simulator is not None
+        self.maker, self.evaluation = task.simulator, evaluation
+        self.noisy = task.observation_dtype == "float32"
+        self.noise_draws = 2 * task.observation_size if self.noisy else 0
+        self.members: list[Running] = []
+        self._evaluation: dict[int, ExternalEnvironments] = {}
+
+    # -- environments
+
+    def start(self, physics: Tensor, reset_draws: Tensor, noise_draws: Tensor) -> dict[str, Tensor]:
+        """State of fresh episodes, from uniforms ``[members, envs, reset_draws]`` and ``[..., noise_draws]``."""
+        shape, device = (len(physics), self.envs), physics.device
+        self._extend(len(physics))
+        seeds = episode_seeds(reset_draws)
+        for m in range(shape[0]):
+            self._simulator(m).reset(range(self.envs), seeds[m].tolist())
+            self.members[m].current = self.members[m].ahead = True
+        state = {
+            "env_elapsed": torch.zeros(shape, dtype=torch.int64, device=device),
+            "env_return": torch.zeros(shape, dtype=torch.float64, device=device),
+            "env_queue": torch.zeros(*shape, MAX_DELAY, self.width, dtype=torch.float32, device=device),
+            "env_observation": self._noised(self._gathered("observation", shape[0]).to(device), physics, noise_draws),
+        }
+        if not self.evaluation:
+            size = _LENGTH.size + self.maker.state_bytes
+            state["env_simulator"] = torch.zeros(*shape, size, dtype=torch.uint8, device=device)
+        return state
+
+    def step(
+        self, state: dict[str, Tensor], physics: Tensor, action: Tensor, reset: Tensor, noise: Tensor
+    ) -> Transition:
+        """Step all environments and restart those whose episode ended; ``state`` and the simulators move on."""
+        device, members = physics.device, len(physics)
+        applied = policy_action(self.task, self._delayed(state, physics, action)).cpu().numpy()
+        playing = state["env_elapsed"].cpu().numpy() >= 0
+        self.load(state)
+        for m in range(members):
+            which = np.flatnonzero(playing[m]).tolist()
+            if which:
+                self._simulator(m).step(applied[m], None if len(which) == self.envs else which)
+            self.members[m].ahead = True
+        observation = self._gathered("observation", members).to(device)
+        reward, terminated = (self._gathered(name, members).to(device) for name in ("reward", "terminated"))
+        length = state["env_elapsed"] + 1
+        total = state["env_return"] + reward
+        truncated = (length >= self.task.max_episode_steps) & ~terminated
+        done = terminated | truncated
+        final = first = self._noised(observation, physics, noise)
+        if self.evaluation:
+            state["env_elapsed"] = torch.where(done, -1 - self.task.max_episode_steps, length)
+        else:
+            waiting = (truncated if self.maker.restarts_itself else done).cpu().numpy()
+            if waiting.any():
+                self._restart(waiting, episode_seeds(reset))
+                first = self._noised(self._gathered("observation", members).to(device), physics, noise)
+            state["env_elapsed"] = torch.where(done, 0, length)
+        state["env_observation"] = first
+        state["env_return"] = torch.where(done, 0.0, total)
+        state["env_queue"] = torch.where(done[..., None, None], 0.0, state["env_queue"])
+        return Transition(final, reward * physics[:, REWARD_SCALE, None], terminated, truncated, total, length)
+
+    def _restart(self, waiting: NDArray[np.bool_], seeds: NDArray[np.int64]) -> None:
+        for m in np.flatnonzero(waiting.any(axis=1)).tolist():
+            which = np.flatnonzero(waiting[m])
+            self._simulator(m).reset(which.tolist(), seeds[m, which].tolist())
+
+    def _noised(self, observation: Tensor, physics: Tensor, draws: Tensor) -> Tensor:
+        size = physics[:, NOISE, None, None].float()
+        if not self.noisy or not bool(size.any()):
+            return observation
+        return observation + size * normal_from_uniform(draws[..., ::2], draws[..., 1::2])
+
+    def _gathered(self, name: str, members: int) -> Tensor:
+        """An array of all simulators, ``[members, envs, ...]``."""
+        return torch.from_numpy(np.stack([getattr(self._simulator(m), name) for m in range(members)]))
+
+    def _extend(self, members: int) -> None:
+        self.members += [Running() for _ in range(members - len(self.members))]
+
+    def _simulator(self, member: int) -> Simulator:
+        return self.members[member].simulator(self.task, self.envs, self.evaluation)
+
+    # -- simulators and the state
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Bring the simulators to where the state is that they do not know."""
+        for m, running in enumerate(self.members):
+            if not running.current and not self.evaluation:
+                simulator = self._simulator(m)
+                for env, row in enumerate(state["env_simulator"][m].cpu().numpy()):
+                    (length,) = _LENGTH.unpack_from(row)
+                    simulator.load(env, row[_LENGTH.size : _LENGTH.size + length].tobytes())
+                running.current, running.ahead = True, False
+
+    def exchanges(self, state: dict[str, Tensor]) -> Exchanges:
+        """What the native engine moves the simulators with, from ``state`` on."""
+        members = len(state["env_elapsed"])
+        self._extend(members)
+        self.load(state)
+        for running in self.members[:members]:
+            running.current = running.ahead = True
+        return Exchanges(self.task, [self._simulator(m) for m in range(members)], self.envs)
+
+    def settle(self, state: dict[str, Tensor]) -> None:
+        """Save the simulators into the state, as far as they have moved on."""
+        for m, running in enumerate(self.members):
+            if running.ahead:
+                saved = state["env_simulator"][m]
+                saved.copy_(torch.from_numpy(self._saved(self._simulator(m), saved.shape[1])))
+                running.ahead = False
+
+    def _saved(self, simulator: Simulator, size: int) -> NDArray[np.uint8]:
+        rows = np.zeros((self.envs, size), dtype=np.uint8)
+        for env, row in enumerate(rows):
+            data = simulator.save(env)
+            _LENGTH.pack_into(row, 0, len(data))
+            row[_LENGTH.size : _LENGTH.size + len(data)] = np.frombuffer(data, dtype=np.uint8)
+        return rows
+
+    def replaced(self, members: Sequence[int]) -> None:
+        """The state of those members has been exchanged: what runs there is worth nothing."""
+        for m in members:
+            self.members[m].current = self.members[m].ahead = False
+
+    def separate(self, members: int) -> ExternalEnvironments:
+        """Environments of a copy of the state. Nothing runs there yet, but what is for evaluation may be shared:
+        between evaluations it means nothing."""
+        return self._with([Running() for _ in range(members)])
+
+    def choose(self, members: Sequence[int]) -> ExternalEnvironments:
+        """The running simulators of those members. They are shared."""
+        return self._with([self.members[m] for m in members])
+
+    def _with(self, members: list[Running]) -> ExternalEnvironments:
+        other = ExternalEnvironments(self.task, self.envs, self.evaluation)
+        other.members, other._evaluation = members, self._evaluation
+        return other
+
+    def of_evaluation(self, episodes: int) -> ExternalEnvironments:
+        """Others, to play that many episodes per member; the last ones are kept."""
+        if episodes not in self._evaluation:
+            self._evaluation.clear()
+            self._evaluation[episodes] = ExternalEnvironments(self.task, episodes, evaluation=True)
+        return self._evaluation[episodes]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes along: no running simulators."""
+        return {**self.__dict__, "members": [Running() for _ in self.members], "_evaluation": {}}
+
+
+def episode_seeds(draws: Tensor) -> NDArray[np.int64]:
+    """Seeds of 31 bits out of two uniform numbers each: int64 ``[...]`` from ``[..., 2]``."""
+    whole = (draws.double().cpu().numpy() * (2.0**16, 2.0**15)).astype(np.int64)
+    seeds: NDArray[np.int64] = (whole[..., 0] << 15) | whole[..., 1]
+    return seeds

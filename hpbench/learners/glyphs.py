@@ -1,0 +1,142 @@
+"""The network that reads NetHack: glyphs around the hero, the status line and the message, put together.
+
+A small relative of the baseline of Küttler et al. 2020: the glyphs of a crop, the status and the letters of the message
+each have a layer of their own, and a last one joins the three. The crop is read in patches of 3 by 3 cells, a
+convolution whose stride is its width: that is one matrix product, which took a third of the time of overlapping
+convolutions. As in all networks here, a member's parameters are one flat row: see :mod:`hpbench.learners.encoders`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hpbench.seeding import uniform
+from hpbench.tasks.nethack_layout import (
+    CELLS,
+    CONDITIONS,
+    CONDITIONS_START,
+    CROP,
+    MESSAGE,
+    MESSAGE_START,
+    OBSERVATION_SIZE,
+    STATUS,
+    STATUS_START,
+)
+from hpbench.tasks.nethack_layout import (
+    GLYPHS as GLYPH_COUNT,
+)
+
+PATCH = 3
+"""Cells a side of what is read together."""
+LETTERS = 128
+"""Bytes of messages beyond ASCII count as the last letter."""
+
+
+@dataclass(frozen=True)
+class Glyphs:
+    """An encoder of observations as :mod:`hpbench.tasks.nethack_layout` describes them.
+
+    Args:
+        features: width of what comes out.
+        glyph_width: of a glyph's embedding.
+        channels: what is made of each patch.
+        letter_width: of a letter's embedding.
+        side: width of the dense layers of status and message.
+    """
+
+    features: int = 64
+    glyph_width: int = 8
+    channels: int = 16
+    letter_width: int = 4
+    side: int = 32
+
+    @property
+    def observation_size(self) -> int:
+        """Length of an observation, int16."""
+        return OBSERVATION_SIZE
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the pieces of a row, in order: the embeddings of glyphs and letters; then weights ``(inputs,
+        outputs)`` and biases of the layers of patches, status, message and all together."""
+        layers = [
+            (PATCH * PATCH * self.glyph_width, self.channels),
+            (len(STATUS) + len(CONDITIONS), self.side),
+            (MESSAGE * self.letter_width, self.side),
+            (CELLS // PATCH**2 * self.channels + 2 * self.side, self.features),
+        ]
+        embeddings = [(GLYPH_COUNT + 1, self.glyph_width), (LETTERS, self.letter_width)]
+        return [*embeddings, *(shape for layer in layers for shape in (layer, layer[1:]))]
+
+    @property
+    def parts(self) -> list[int]:
+        """Lengths of the pieces in a parameter row."""
+        return [math.prod(shape) for shape in self.shapes]
+
+    @property
+    def summary_size(self) -> int:
+        """All of it: text observations say in words what is in it."""
+        return self.observation_size
+
+    def summary(self, observation: Tensor) -> Tensor:
+        """The observation itself, float32 ``[..., observation_size]``."""
+        return observation.float()
+
+    def initial(self, keys: Tensor, calls: Tensor) -> Tensor:
+        """Fresh parameters, float32 ``[members, sum(parts)]`` on the CPU: embeddings uniform with variance 1, weights
+        uniform after Glorot and Bengio 2010, zero biases. One call of the stream per piece that is not a bias;
+        ``calls`` is advanced."""
+        pieces = []
+        for index, shape in enumerate(self.shapes):
+            if len(shape) == 1:
+                pieces.append(torch.zeros(len(keys), *shape))
+                continue
+            draws = uniform(keys, calls, math.prod(shape)).cpu()
+            calls += 1
+            limit = math.sqrt(3.0) if index < 2 else math.sqrt(6.0 / sum(shape))
+            pieces.append(limit * (2.0 * draws - 1.0))
+        return torch.cat(pieces, dim=1)
+
+    def activations(self, pieces: Sequence[Tensor], observations: Tensor) -> list[Tensor]:
+        """What the network of one member makes of observations: the outputs of the patches ``[batch, channels,
+        patches]``, and the features ``[batch, features]``.
+
+        Args:
+            pieces: of the member's row, one-dimensional, of the lengths :attr:`parts`.
+            observations: int16 ``[batch, OBSERVATION_SIZE]``.
+        """
+        glyphs, letters, *layers = (piece.view(shape) for piece, shape in zip(pieces, self.shapes, strict=True))
+        rows, columns = (size // PATCH for size in CROP)
+        cells = observations[:, :CELLS].view(-1, rows, PATCH, columns, PATCH).transpose(2, 3).reshape(-1, CELLS)
+        # Indexed, not ``functional.embedding``: its gradient took four times as long on a CPU.
+        patches = _layer(glyphs[cells.long()].view(-1, rows * columns, PATCH * PATCH * self.glyph_width), *layers[0:2])
+        message = letters[observations[:, MESSAGE_START:].long().clamp(0, LETTERS - 1)].flatten(1)
+        parts = (
+            patches.flatten(1),
+            _layer(status_features(observations), *layers[2:4]),
+            _layer(message, *layers[4:6]),
+        )
+        return [patches.transpose(1, 2), _layer(torch.cat(parts, dim=1), *layers[6:8])]
+
+
+GLYPHS = Glyphs()
+"""The encoder of that name."""
+
+
+def status_features(observations: Tensor) -> Tensor:
+    """The status line as numbers near [-1, 1], float32 ``[batch, len(STATUS) + len(CONDITIONS)]``."""
+    scales = torch.tensor([status.scale for status in STATUS.values()], device=observations.device)
+    log = torch.tensor([status.log for status in STATUS.values()], device=observations.device)
+    status = observations[:, STATUS_START:CONDITIONS_START].float()
+    status = torch.where(log, status.sign() * torch.log1p(status.abs()), status) / scales
+    return torch.cat((status, observations[:, CONDITIONS_START:MESSAGE_START].float()), dim=1)
+
+
+def _layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return functional.relu(functional.linear(x, weight.T, bias))

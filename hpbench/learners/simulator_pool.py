@@ -1,0 +1,355 @@
+"""Simulators spread over processes, for those that neither run in threads nor release the interpreter lock.
+
+A pool is a few worker processes; every simulator made from it has its copies spread over all of them. Several members,
+and their evaluations, share one pool. Observations, rewards and actions are in memory that both sides map: a step costs
+one short message to every worker and one back, whatever the number of copies, and nothing is pickled.
+
+Results do not depend on the pool: copies do not know each other, so neither the number of processes nor what else they
+run changes what a simulator shows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import cloudpickle  # type: ignore[import-untyped]
+import numpy as np
+from numpy.typing import NDArray
+
+from hpbench.errors import InvalidConfiguration, SimulatorCrash
+from hpbench.learners.simulator_worker import (
+    CLOSE,
+    DONE,
+    HEADER,
+    LOAD,
+    MAKE,
+    RESET,
+    SAVE,
+    SHARE,
+    SNIPPET,
+    STEP,
+    map_array,
+    receive,
+)
+from hpbench.tasks.simulator import Simulator, SimulatorMaker
+
+PATIENCE = 300.0
+"""Seconds after which a worker that has not answered counts as stuck. Replaying long episodes takes some seconds."""
+
+_BOOT = "import sys; sys.path[:] = {path!r}; from hpbench.learners.simulator_worker import work; work({socket})"
+
+
+class SimulatorPool:
+    """Worker processes that run simulators.
+
+    Args:
+        processes: how many; None: as many as there are cores for this process.
+        patience: seconds to wait for an answer.
+
+    Raises:
+        InvalidConfiguration: if there is less than one process.
+    """
+
+    def __init__(self, processes: int | None = None, patience: float = PATIENCE) -> None:
+        count = len(os.sched_getaffinity(0)) if processes is None else processes
+        if count < 1:
+            raise InvalidConfiguration(f"A pool needs at least one process, got {count}.")
+        self.owner = os.getpid()
+        self.broken = ""
+        self.workers = [_Worker(patience) for _ in range(count)]
+        self._numbers = itertools.count()
+        self._left: list[int] = []
+        self._end = weakref.finalize(self, _end_all, self.workers, self.owner)  # at exit, if not before
+
+    @property
+    def usable(self) -> bool:
+        """Whether simulators can be made: all processes live, and they are children of this process."""
+        return not self.broken and self._end.alive and self.owner == os.getpid()
+
+    def make(self, maker: SimulatorMaker, envs: int, evaluation: bool = False, task: str = "") -> PooledSimulator:
+        """A simulator whose copies are spread over the processes; arguments as for :meth:`SimulatorMaker.make`.
+
+        Args:
+            maker: of any kind; it must be picklable.
+            envs: copies.
+            evaluation: on the levels for evaluation.
+            task: its id, for errors.
+
+        Raises:
+            MissingExtra: if the simulator is not installed.
+            SimulatorCrash: if a process dies on the way.
+            InvalidConfiguration: if the pool was closed or lost a process.
+        """
+        if not self.usable:
+            raise InvalidConfiguration(f"This pool of simulators is {self.broken or 'closed'}: make a new one.")
+        return PooledSimulator(self, next(self._numbers), maker, envs, evaluation, task or type(maker).__name__)
+
+    def forget(self, number: int) -> None:
+        """Close a simulator in all processes, soon. Finalizers call this at any moment, even amid a message."""
+        self._left.append(number)
+
+    def tidy(self) -> None:
+        """Do what :meth:`forget` has put off."""
+        while self._left:
+            message = pickle.dumps(None)
+            number = self._left.pop()
+            for worker in self.workers:
+                worker.send(CLOSE, number, message)
+
+    def close(self) -> None:
+        """End the processes; what runs in them is lost. It can be called twice."""
+        self._end()
+
+
+class PooledSimulator:
+    """One simulator whose copies run in the processes of a pool: a :class:`~hpbench.tasks.simulator.Simulator`.
+
+    Resets, steps and loads only begin when they are called. They end, and their errors are raised, when an array is
+    read (take it from the simulator anew each time) or something else is asked. So simulators that are stepped or
+    loaded one after the other work side by side.
+
+    Whatever has to do with the processes raises :class:`~hpbench.errors.SimulatorCrash` if one of them has died.
+    """
+
+    def __init__(
+        self, pool: SimulatorPool, number: int, maker: SimulatorMaker, envs: int, evaluation: bool, task: str
+    ) -> None:
+        self.pool, self.number, self.task, self.envs = pool, number, task, envs
+        self.seeds: list[int | None] = [None] * envs
+        count = len(pool.workers)
+        bounds = [share * envs // count for share in range(count + 1)]
+        # Where copies are fewer than processes, those of the next simulator go to the next processes.
+        places = [pool.workers[(index + number) % count] for index in range(count)]
+        self._parts = [
+            (worker, start, stop)
+            for worker, start, stop in zip(places, bounds[:-1], bounds[1:], strict=True)
+            if stop > start
+        ]
+        self._pending: list[_Worker] = []
+        self._close = weakref.finalize(self, pool.forget, number)
+        self._close.atexit = False  # the pool itself is closed then
+        pool.tidy()
+        for worker, start, stop in self._parts:
+            self._send(worker, MAKE, cloudpickle.dumps((maker, stop - start, evaluation)))
+        shape, dtype = pickle.loads(self._answers()[0])
+        self._observation = self._share("observation", dtype, (envs, *shape))
+        self._reward = self._share("reward", "<f8", (envs,))
+        self._terminated = self._share("terminated", "|b1", (envs,))
+        self._actions: NDArray[Any] = np.zeros(0)
+
+    @property
+    def observation(self) -> NDArray[Any]:
+        """``[envs, observation_size]``, in memory shared with the processes."""
+        self._answers()
+        return self._observation
+
+    @property
+    def reward(self) -> NDArray[np.float64]:
+        """Of the last step, ``[envs]``."""
+        self._answers()
+        return self._reward
+
+    @property
+    def terminated(self) -> NDArray[np.bool_]:
+        """Whether the last step ended the episode, ``[envs]``."""
+        self._answers()
+        return self._terminated
+
+    def reset(self, which: Sequence[int], seeds: Sequence[int]) -> None:
+        """Begin new episodes in those copies."""
+        for env, seed in zip(which, seeds, strict=True):
+            self.seeds[env] = int(seed)
+        self._scatter(RESET, which, seeds)
+
+    def step(self, actions: NDArray[Any], which: Sequence[int] | None = None) -> None:
+        """One step of all copies, or of those."""
+        self._answers()
+        if self._actions.shape != actions.shape or self._actions.dtype != actions.dtype:
+            self._actions = self._share("actions", actions.dtype.str, actions.shape)
+        self._actions[:] = actions
+        self.pool.tidy()
+        if which is not None:
+            self._scatter(STEP, which)
+            return
+        for worker, _, _ in self._parts:
+            self._send(worker, STEP, b"")
+
+    def save(self, env: int) -> bytes:
+        """All there is to one copy."""
+        return self.save_all([env])[0]
+
+    def save_all(self, which: Sequence[int]) -> list[bytes]:
+        """The same of several copies, in one message to each process."""
+        self._answers()
+        asked = self._scatter(SAVE, which)
+        saved: dict[int, bytes] = {}
+        for envs, answer in zip(asked, self._answers(), strict=True):
+            saved.update(zip(envs, pickle.loads(answer), strict=True))
+        return [saved[env] for env in which]
+
+    def load(self, env: int, state: bytes) -> None:
+        """Become exactly what was saved."""
+        self.seeds[env] = None
+        self._scatter(LOAD, [env], [state])
+
+    def snippet(self, env: int) -> str:
+        """A line of text on what the copy shows now."""
+        self._answers()
+        self._scatter(SNIPPET, [env])
+        return self._answers()[0].decode()
+
+    def close(self) -> None:
+        """Close the copies; the pool lives on. It can be called twice."""
+        self._close()
+
+    def _scatter(self, operation: int, which: Sequence[int], values: Sequence[Any] | None = None) -> list[list[int]]:
+        """Send an operation on some copies to the processes that have them: the copies of each."""
+        asked = []
+        for worker, start, stop in self._parts:
+            mine = [index for index, env in enumerate(which) if start <= env < stop]
+            if mine:
+                rows = [which[index] - start for index in mine]
+                value = rows if values is None else (rows, [values[index] for index in mine])
+                self._send(worker, operation, pickle.dumps(value))
+                asked.append([which[index] for index in mine])
+        return asked
+
+    def _share(self, name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+        """An array that is the same memory here and in the processes."""
+        memory = os.memfd_create(f"hpbench-{name}")
+        try:
+            os.ftruncate(memory, max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize))
+            for worker, start, stop in self._parts:
+                self._send(worker, SHARE, pickle.dumps((name, dtype, shape, start, stop)), memory)
+            self._answers()
+            return map_array(memory, dtype, shape)
+        finally:
+            os.close(memory)
+
+    def _send(self, worker: _Worker, operation: int, payload: bytes, memory: int | None = None) -> None:
+        self._check()
+        try:
+            worker.send(operation, self.number, payload, memory)
+        except OSError as error:
+            raise self._crash(worker) from error
+        self._pending.append(worker)
+
+    def _answers(self) -> list[bytes]:
+        """The answers to all that was sent; an error is raised when all are there, so that none is left over."""
+        self._check()
+        pending, self._pending = self._pending, []
+        answers, failures = [], []
+        for worker in pending:
+            try:
+                kind, payload = worker.answer(self.number)
+            except (EOFError, OSError) as error:
+                raise self._crash(worker, timed_out=isinstance(error, TimeoutError)) from error
+            answers.append(payload)
+            if kind != DONE:
+                failures.append((worker, *pickle.loads(payload)))
+        for worker, raised, text in failures:
+            raise raised or SimulatorCrash(self.task, self._seeds(worker), f"it raised an error\n{text}")
+        return answers
+
+    def _check(self) -> None:
+        if not self.pool.usable:
+            raise SimulatorCrash(self.task, self.seeds, self.pool.broken or "its pool was closed or left behind")
+
+    def _crash(self, worker: _Worker, timed_out: bool = False) -> SimulatorCrash:
+        """What to raise when a process is gone. The others go too: their answers no longer match the questions."""
+        reason = f"it did not answer for {worker.patience:g} seconds" if timed_out else worker.exit()
+        self.pool.broken = f"broken ({reason})"
+        self.pool.close()
+        return SimulatorCrash(self.task, self._seeds(worker), reason)
+
+    def _seeds(self, worker: _Worker) -> list[int | None]:
+        return [seed for each, start, stop in self._parts if each is worker for seed in self.seeds[start:stop]]
+
+
+class _Worker:
+    """The parent's end of a worker process. Answers come in the order of the questions, whosever they are."""
+
+    def __init__(self, patience: float) -> None:
+        self.patience = patience
+        self.channel, theirs = socket.socketpair()
+        self.channel.settimeout(patience)
+        command = [sys.executable, "-c", _BOOT.format(path=sys.path, socket=theirs.fileno())]
+        with theirs:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),))
+        self._asked: deque[tuple[int, bool]] = deque()
+        self._early: dict[int, deque[tuple[int, bytes]]] = {}
+
+    def send(self, operation: int, number: int, payload: bytes, memory: int | None = None) -> None:
+        """Ask; the answer to ``CLOSE`` is nobody's."""
+        header = HEADER.pack(operation, number, len(payload))
+        if memory is None:
+            self.channel.sendall(header + payload)
+        else:
+            self.channel.sendall(header)
+            socket.send_fds(self.channel, [b"m"], [memory])
+            self.channel.sendall(payload)
+        self._asked.append((number, operation == CLOSE))
+
+    def answer(self, number: int) -> tuple[int, bytes]:
+        """The answer to that simulator's oldest question; others' answers on the way are kept for them."""
+        waiting = self._early.get(number)
+        if waiting:
+            return waiting.popleft()
+        while True:
+            kind, _, size = HEADER.unpack(receive(self.channel, HEADER.size))
+            payload = receive(self.channel, size) if size else b""
+            owner, nobody = self._asked.popleft()
+            if nobody:
+                self._early.pop(owner, None)
+            elif owner == number:
+                return kind, payload
+            else:
+                self._early.setdefault(owner, deque()).append((kind, payload))
+
+    def exit(self) -> str:
+        """How the process ended, in words."""
+        try:
+            code = self.process.wait(timeout=1.0)
+        except subprocess.TimeoutExpired:
+            return "its process closed the connection"
+        return f"its process was killed by signal {-code}" if code < 0 else f"its process ended with exit code {code}"
+
+
+def _end_all(workers: Sequence[_Worker], owner: int) -> None:
+    """Close the connections, at which the workers end by themselves, and see to it that they do."""
+    for worker in workers:
+        worker.channel.close()
+    if os.getpid() != owner:  # in a fork of the process that has the pool: they are not its to end
+        return
+    for worker in workers:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            worker.process.wait(timeout=0.2)
+        worker.process.kill()
+        worker.process.wait()
+
+
+_shared: list[SimulatorPool] = []
+
+
+def shared_pool() -> SimulatorPool:
+    """The pool of this process, which all populations use; a new one if there is none, or if it lost a process."""
+    if not _shared or not _shared[0].usable:
+        _shared[:] = [SimulatorPool()]
+    return _shared[0]
+
+
+def make_simulator(maker: SimulatorMaker, envs: int, evaluation: bool = False, task: str = "") -> Simulator:
+    """A simulator in this process or in the shared pool, as its maker says."""
+    if maker.in_process:
+        return maker.make(envs, evaluation)
+    return shared_pool().make(maker, envs, evaluation, task)

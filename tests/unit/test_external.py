@@ -1,0 +1,490 @@
+"""Populations whose environments are simulators: they must be as exact as those on tensors."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import gc
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from hpbench.errors import InvalidConfiguration
+from hpbench.learners import native
+from hpbench.learners.dqn import DQN, DQNConfig
+from hpbench.learners.external import episode_seeds
+from hpbench.learners.ppo import PPO, PPOConfig
+from hpbench.learners.sac import SAC, SACConfig
+from hpbench.learners.snapshot import Snapshot
+from hpbench.learners.tensor import TensorPopulation
+from hpbench.tasks.base import Anchors, Budget, Task
+from hpbench.tasks.simulator import ExternalDynamics
+
+
+class Drift:
+    """A point that drifts at random and is pushed by actions. A copy's state grows with its episode, as that of
+    simulators does that can only be replayed."""
+
+    def __init__(self, maker: DriftMaker, envs: int, evaluation: bool) -> None:
+        self.maker, self.start = maker, 100.0 if evaluation else 0.0
+        self.observation = np.zeros((envs, 3), dtype=np.float32)
+        self.reward = np.zeros(envs)
+        self.terminated = np.zeros(envs, dtype=np.bool_)
+        self.random: list[Any] = [np.random.default_rng(0) for _ in range(envs)]
+        self.path: list[list[float]] = [[] for _ in range(envs)]
+        self.open = True
+        maker.log.append(("make", evaluation))
+
+    def reset(self, which: Sequence[int], seeds: Sequence[int]) -> None:
+        for env, seed in zip(which, seeds, strict=True):
+            assert 0 <= seed < 2**31
+            self.random[env] = np.random.default_rng(seed)
+            self.path[env] = [self.start + self.random[env].normal()]
+            self._show(env)
+
+    def step(self, actions: NDArray[Any], which: Sequence[int] | None = None) -> None:
+        assert self.open
+        for env in range(len(self.path)) if which is None else which:
+            push = float(actions[env]) if self.maker.discrete else float(actions[env, 0])
+            self.path[env].append(self.path[env][-1] + push + self.random[env].normal())
+            self.reward[env] = 1.0 + push
+            self.terminated[env] = self.random[env].random() < self.maker.hazard
+            self._show(env)
+
+    def _show(self, env: int) -> None:
+        self.observation[env] = self.path[env][-1] / 10.0, len(self.path[env]), self.path[env][0]
+
+    def save(self, env: int) -> bytes:
+        return pickle.dumps((self.random[env], self.path[env]))
+
+    def load(self, env: int, state: bytes) -> None:
+        self.maker.log.append(("load", env))
+        self.random[env], self.path[env] = pickle.loads(state)
+        self._show(env)
+
+    def snippet(self, env: int) -> str:
+        return f"at {self.path[env][-1]:.2f}"
+
+    def close(self) -> None:
+        self.open = False
+        self.maker.log.append(("close", self.start > 0))
+
+
+@dataclass(frozen=True)
+class DriftMaker:
+    discrete: bool = True
+    hazard: float = 0.05
+    state_bytes: int = 20_000
+    in_process: bool = True
+    restarts_itself: bool = False
+
+    log: ClassVar[list[tuple[str, object]]] = []
+
+    def make(self, envs: int, evaluation: bool = False) -> Drift:
+        return Drift(self, envs, evaluation)
+
+
+def task(**maker: Any) -> Task:
+    made = DriftMaker(**maker)
+    return Task(
+        id="probe/drift",
+        observation_size=3,
+        discrete=made.discrete,
+        action_count=2,
+        max_episode_steps=30,
+        anchors=Anchors(0.0, 60.0, "made up"),
+        success_return=None,
+        budgets={"small": Budget(640, 2)},
+        dynamics=ExternalDynamics(),
+        physics=ExternalDynamics.physics,
+        simulator=made,
+    )
+
+
+Make = Callable[..., TensorPopulation]
+
+
+def ppo(seeds: Sequence[int] = range(3), of: Task | None = None, **options: Any) -> TensorPopulation:
+    values = {"update_epochs": 1, "minibatches": 2, **options.pop("values", {})}
+    return PPO(task() if of is None else of, seeds, PPOConfig(num_envs=3, num_steps=16), values, **options)
+
+
+def sac(seeds: Sequence[int] = range(3), of: Task | None = None, **options: Any) -> TensorPopulation:
+    config = SACConfig(num_envs=2, num_steps=16, buffer_size=64, learning_starts=10)
+    return SAC(
+        task(discrete=False) if of is None else of, seeds, config, {"batch_size": 8, "updates_per_step": 0.2}, **options
+    )
+
+
+def dqn(seeds: Sequence[int] = range(3), of: Task | None = None, **options: Any) -> TensorPopulation:
+    config = DQNConfig(num_envs=2, num_steps=16, buffer_size=64, learning_starts=10)
+    return DQN(task() if of is None else of, seeds, config, {"batch_size": 8}, **options)
+
+
+ENGINES = ["torch"] if native.unavailable() else ["native", "torch"]
+both = pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(functools.partial(make, engine=engine), id=f"{make.__name__}-{engine}")
+        for make in (ppo, sac)
+        for engine in ENGINES
+    ],
+)
+needs_native = pytest.mark.skipif(native.unavailable() is not None, reason=f"native engine: {native.unavailable()}")
+
+
+@pytest.fixture(autouse=True)
+def log() -> list[tuple[str, object]]:
+    gc.collect()
+    DriftMaker.log.clear()
+    return DriftMaker.log
+
+
+@both
+def test_deterministic(make: Make) -> None:
+    first, second = make(), make()
+    assert first.train(3)["episodes"].min() > 0
+    second.train(1)
+    assert first.digests() != second.digests()
+    second.digests()  # looking in between changes nothing
+    second.train(2)
+    assert first.digests() == second.digests()
+    assert len(set(first.digests())) == 3
+
+
+@both
+def test_a_member_does_not_see_who_shares_the_population(make: Make) -> None:
+    together, alone = make([5, 6, 7]), make([6])
+    together.train(2)
+    alone.train(2)
+    saved = together.state["env_simulator"], alone.state["env_simulator"]
+    together.settle()
+    alone.settle()
+    if together.engine == "native":
+        assert together.digests()[1] == alone.digests()[0]
+    # The torch engine's batched products may round by the number of members, so a push may differ in its last bits.
+    assert torch.equal(together.state["env_elapsed"][1], alone.state["env_elapsed"][0])
+    torch.testing.assert_close(
+        together.state["env_observation"][1], alone.state["env_observation"][0], rtol=1e-3, atol=1e-3
+    )
+    assert all(bool(tensor.any()) for tensor in saved)
+
+
+@both
+def test_forks_go_on_as_the_original(make: Make, log: list[tuple[str, object]]) -> None:
+    original = make()
+    original.train(2)
+    before = original.digests()
+    fork = original.fork([2, 0, 0])
+    assert fork.digests() == [before[2], before[0], before[0]]
+    assert log.count(("make", False)) == 3, "a fork that has not stepped needs no simulator"
+    fork.train(1)
+    assert log.count(("make", False)) == 6
+    assert original.digests() == before
+    original.train(1)
+    ahead = original.digests()
+    whole = original.fork(range(3))
+    whole.train(1)
+    original.train(1)
+    assert whole.digests() == original.digests()
+    assert len({*before, *ahead}) == 6
+    assert fork.digests()[1] == fork.digests()[2]
+
+
+@both
+def test_copies_joins_and_snapshots_are_exact(make: Make, tmp_path: Path) -> None:
+    original = make()
+    original.train(2)
+    snapshot = original.snapshot()
+    snapshot.save(tmp_path / "it.npz")
+    copied = original.fork(range(3))
+    copied.copy([0], [2])
+    assert torch.equal(copied.state["env_simulator"][2], original.state["env_simulator"][0])
+    original.train(2)
+    expected = original.digests()
+    for kept in (snapshot, Snapshot.load(tmp_path / "it.npz")):
+        original.restore(kept)
+        original.train(2)
+        assert original.digests() == expected
+    other = make()  # never trained
+    other.restore(snapshot)
+    other.train(2)
+    assert other.digests() == expected
+    first, rest = other.fork([0]), other.fork([1, 2])
+    joined = first.join([rest])
+    assert joined.digests() == expected
+    joined.train(1)
+    other.train(1)
+    assert joined.digests() == other.digests()
+
+
+@both
+def test_a_copied_member_goes_on_from_the_source(make: Make) -> None:
+    population = make()
+    population.train(1)
+    twin = population.fork(range(3))
+    for each in (population, twin):
+        each.copy([0], [1])
+    population.state["rng_keys"][1] = population.state["rng_keys"][0]
+    population.state["rng_calls"][1] = population.state["rng_calls"][0]
+    population.train(2)
+    digests = population.digests()
+    assert digests[0] == digests[1]
+    twin.train(2)
+    assert twin.digests()[1] != digests[1], "a copy explores on its own stream"
+
+
+@both
+@pytest.mark.parametrize("duplicate", [lambda p: pickle.loads(pickle.dumps(p)), copy.deepcopy])
+def test_pickling_takes_everything_along(make: Make, duplicate: Callable[[Any], Any]) -> None:
+    original = make()
+    original.train(2)
+    other = duplicate(original)
+    assert other.digests() == original.digests()
+    original.train(1)
+    other.train(1)
+    assert other.digests() == original.digests()
+
+
+@both
+def test_evaluation_leaves_training_alone(make: Make) -> None:
+    watched, left_alone = make(), make()
+    watched.train(1)
+    calls = watched.state["rng_calls"].clone()
+    result = watched.evaluate(4)
+    assert result.lengths.min() > 0
+    assert result.lengths.max() <= 30
+    watched.state["rng_calls"].copy_(calls)
+    again = watched.evaluate(4)
+    assert np.array_equal(result.returns, again.returns)
+    watched.state["rng_calls"].copy_(calls)
+    watched.train(2)
+    left_alone.train(3)
+    assert watched.digests() == left_alone.digests()
+
+
+def test_evaluation_plays_its_own_levels(log: list[tuple[str, object]]) -> None:
+    population = ppo([0], task(hazard=0.0), engine="torch")
+    seen = []
+    policy = population._policy()
+    population._policy = lambda: lambda observation, draws: seen.append(observation) or policy(observation, draws)  # type: ignore[method-assign, func-returns-value]
+    assert population.evaluate(2).lengths.tolist() == [[30, 30]]
+    assert len(seen) == 30
+    assert all((observation[..., 2] > 50).all() for observation in seen)
+    assert population.state["env_observation"][..., 2].max() < 50
+    population.evaluate(2)
+    assert log.count(("make", True)) == 1, "simulators for evaluation are kept"
+
+
+def test_what_has_ended_is_not_stepped_in_evaluation() -> None:
+    population = ppo([0], task(hazard=0.2))
+    lengths = population.evaluate(6).lengths
+    population.state["rng_calls"][:, 4] -= 3
+    simulator = population.environments.of_evaluation(6).members[0]._simulator  # type: ignore[attr-defined]
+    assert [len(path) - 1 for path in simulator.path] == lengths[0].tolist()
+
+
+def test_a_time_limit_is_bootstrapped_a_termination_is_not() -> None:
+    """Every step pays 1 and nothing ends by itself: with a critic that says 7 the time limit must be worth 7."""
+    never = ppo([0], task(hazard=0.0))
+    never.train(1)
+    buffer = never.buffer  # 16 steps: no episode ended
+    assert buffer["done"].sum() == 0
+    never.train(1)
+    assert buffer["truncated"][0].sum(dim=0).tolist() == [1.0] * 3
+    assert torch.equal(buffer["truncated"], buffer["done"])
+    cut = buffer["truncated"][0, :, 0] > 0
+    assert float(buffer["final_value"][0, cut, 0]) != 0.0
+    assert never.state["env_elapsed"].tolist() == [[2] * 3]
+    always = ppo([0], task(hazard=1.0))
+    always.train(1)
+    assert always.buffer["done"].all()
+    assert always.buffer["truncated"].sum() == 0
+    assert always.state["env_elapsed"].sum() == 0
+
+
+def test_final_observations_are_of_the_old_episode() -> None:
+    population = sac([0], task(discrete=False, hazard=0.3))
+    population.train(2)
+    state = population.state
+    for env in range(2):  # rows in the order of time, environments in turn
+        rows = range(env, int(state["replay_size"][0]), 2)
+        for now, after in zip(rows, [*rows][1:], strict=False):
+            following, shown = state["replay_next_observation"][0, now], state["replay_observation"][0, after]
+            assert following[1] == state["replay_observation"][0, now, 1] + 1
+            ended = bool(state["replay_terminated"][0, now] | state["replay_truncated"][0, now])
+            assert torch.equal(following, shown) != ended
+            assert not ended or shown[1] == 1.0
+
+
+@both
+def test_divergence_of_one_member_stops_only_that_one(make: Make, log: list[tuple[str, object]]) -> None:
+    sick, well = make(), make()
+    for each in (sick, well):
+        each.train(1)
+    sick.state["parameters"][1] = np.nan
+    sick.train(1)
+    assert sick.diverged.tolist() == [False, True, False]
+    frozen = sick.digests()[1]
+    well.train(1)
+    made = log.count(("make", False))
+    for each in (sick, well):
+        each.train(2)
+    assert sick.digests()[1] == frozen
+    for m in (0, 2):
+        assert torch.equal(sick.state["env_elapsed"][m], well.state["env_elapsed"][m])
+        torch.testing.assert_close(sick.state["env_return"][m], well.state["env_return"][m], rtol=1e-3, atol=1e-3)
+    assert log.count(("make", False)) == made, "those who go on keep their simulators"
+    assert np.isnan(sick.evaluate(2).returns[1]).all()
+
+
+def test_members_that_split_a_rollout_differently_keep_their_simulators(log: list[tuple[str, object]]) -> None:
+    population = ppo(values={"minibatches": [2, 4, 8], "update_epochs": [1, 2, 3]})
+    population.train(3)
+    assert log.count(("make", False)) == 3
+    assert not [entry for entry in log if entry[0] == "load"]
+    alone = ppo([1], values={"minibatches": 4, "update_epochs": 2})
+    alone.train(3)
+    assert population.state["env_elapsed"][1].tolist() == alone.state["env_elapsed"][0].tolist()
+
+
+def test_simulators_are_closed_with_their_population(log: list[tuple[str, object]]) -> None:
+    population = ppo()
+    population.evaluate(2)
+    fork = population.fork([0])
+    fork.train(1)
+    assert ("close", False) not in log
+    del fork
+    gc.collect()
+    assert log.count(("close", False)) == 1
+    del population
+    gc.collect()
+    assert log.count(("close", False)) == 4
+    assert log.count(("close", True)) == 3
+
+
+def test_common_physics_are_applied() -> None:
+    plain = task(hazard=0.0)
+    changed = replace(plain, physics={"reward_scale": 10.0, "observation_noise": 0.0, "action_delay": 0.0})
+    noisy = replace(plain, physics={"reward_scale": 1.0, "observation_noise": 0.5, "action_delay": 0.0})
+    late = replace(plain, physics={"reward_scale": 1.0, "observation_noise": 0.0, "action_delay": 2.0})
+    ordinary, scaled, noised, delayed = (ppo([3], each) for each in (plain, changed, noisy, late))
+    for population in (ordinary, scaled, noised, delayed):
+        population.train(1)
+    assert torch.equal(scaled.buffer["reward"], 10.0 * ordinary.buffer["reward"])
+    counts = noised.state["env_observation"][..., 1]
+    assert (counts != counts.round()).any()
+    assert (ordinary.state["env_observation"][..., 1] == 17).all()
+    reward, action = delayed.buffer["reward"], delayed.buffer["action"][..., 0]
+    assert torch.equal(reward[:, 2:], 1.0 + action[:, :-2])
+    assert (reward[:, :2] == 1.0).all()
+
+
+def test_whole_numbers_get_no_noise() -> None:
+    noisy = {"reward_scale": 1.0, "observation_noise": 0.5, "action_delay": 0.0}
+    exact = replace(task(), physics=noisy, observation_dtype="int16")
+    assert ppo([0], exact).environments.noise_draws == 0
+
+
+def test_a_simulator_that_restarts_itself_is_only_reset_at_time_limits() -> None:
+    class Counting(Drift):
+        resets: ClassVar[list[list[int]]] = []
+
+        def reset(self, which: Sequence[int], seeds: Sequence[int]) -> None:
+            Counting.resets.append(list(which))
+            super().reset(which, seeds)
+
+    @dataclass(frozen=True)
+    class Maker(DriftMaker):
+        def make(self, envs: int, evaluation: bool = False) -> Drift:
+            return Counting(self, envs, evaluation)
+
+    for itself in (True, False):
+        Counting.resets.clear()
+        ppo([0], replace(task(), simulator=Maker(hazard=1.0, restarts_itself=itself))).train(1)
+        assert len(Counting.resets) == (1 if itself else 17)
+
+
+def test_seeds_have_31_bits_that_all_differ() -> None:
+    draws = torch.tensor([[0.0, 0.0], [1.0 - 2.0**-24, 1.0 - 2.0**-24], [2.0**-16, 0.0], [0.0, 2.0**-15]])
+    assert episode_seeds(draws).tolist() == [0, 2**31 - 1, 2**15, 1]
+
+
+# -- the native engine
+
+
+@needs_native
+@pytest.mark.parametrize("make", [ppo, sac, dqn])
+@pytest.mark.parametrize("changed", [{}, {"reward_scale": 3.0, "observation_noise": 0.02, "action_delay": 2.0}])
+def test_the_native_engine_does_what_the_torch_engine_does(make: Make, changed: dict[str, float]) -> None:
+    """Ends of episodes are drawn by the simulators, whatever the actions: everything whole must be the same."""
+    of = task(discrete=False) if make is sac else task()
+    of = replace(of, physics={**of.physics, **changed})
+    reference, fast = (make(of=of, engine=engine) for engine in ("torch", "native"))
+    for _ in range(2):
+        expected, found = reference.train(1), fast.train(1)
+        reference.settle()
+        fast.settle()
+        for name, tensor in reference.state.items():
+            if name == "env_simulator" and make is sac:
+                continue  # holds positions that differ in their last bits
+            close = 0.0 if not tensor.dtype.is_floating_point else 2e-3
+            torch.testing.assert_close(
+                fast.state[name], tensor, rtol=close, atol=close, msg=lambda m, n=name: f"{n}: {m}"
+            )
+        for name in ("episodes", "return_mean", "episode_length"):
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-3)
+    one, two = reference.evaluate(4), fast.evaluate(4)
+    assert np.array_equal(one.lengths, two.lengths)
+    np.testing.assert_allclose(one.returns, two.returns, rtol=1e-3)
+
+
+@needs_native
+@pytest.mark.parametrize("make", [ppo, sac])
+def test_threads_change_nothing(make: Make) -> None:
+    one, two = make(engine="native"), make(engine="native", threads=2)
+    for population in (one, two):
+        population.train(2)
+        population.evaluate(3)
+    assert one.digests() == two.digests()
+
+
+class Broken(Exception):
+    pass
+
+
+class Fragile(Drift):
+    def step(self, actions: NDArray[Any], which: Sequence[int] | None = None) -> None:
+        super().step(actions, which)
+        if len(self.path[0]) > 9:
+            raise Broken
+
+
+@dataclass(frozen=True)
+class FragileMaker(DriftMaker):
+    def make(self, envs: int, evaluation: bool = False) -> Drift:
+        return Fragile(self, envs, evaluation)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_simulator_that_fails_is_heard_of(engine: str, threads: int) -> None:
+    fragile = replace(task(), simulator=FragileMaker(hazard=0.0))
+    population = ppo(of=fragile, engine=engine, threads=threads)
+    with pytest.raises(Broken):
+        population.train(1)
+    with pytest.raises(Broken):
+        population.evaluate(2)
+
+
+@needs_native
+def test_the_native_engine_refuses_what_it_cannot_read() -> None:
+    with pytest.raises(InvalidConfiguration, match="flat float32"):
+        ppo(of=replace(task(), observation_dtype="int16"), engine="native")
