@@ -1,9 +1,9 @@
 """Environments of tasks that run in simulators: the same face as tensor tasks, and the same exactness.
 
-What a population is, its state says: the copies of the simulator as saved bytes, too. The running simulators are a cache
-of that. They move on while members train, are saved when somebody looks at the state ("settled"), and load what is there
-when the state has been exchanged, but not before they step again. So fork, copy, snapshot and restore stay indexing, and
-a population that never steps makes no simulator.
+What a population is, its state says: the copies of the simulator as saved bytes, too. The running simulators are a
+cache of that. They move on while members train, are saved when somebody looks at the state ("settled"), and load what
+is there when the state has been exchanged, but not before they step again. So fork, copy, snapshot and restore stay
+indexing, and a population that never steps makes no simulator.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Running:
 class ExternalEnvironments(Environments):
     """``envs`` copies of a task with a simulator, per member. See :class:`~hpbench.learners.rollout.Environments`.
 
-    In the state, ``env_simulator`` is uint8 ``[members, envs, 8 + state_bytes]``: how many bytes a copy was saved in, the
-    bytes, and zeros.
+    In the state, ``env_simulator`` is uint8 ``[members, envs, 8 + state_bytes]``: how many bytes a copy was saved in,
+    the bytes, and zeros.
 
     Args:
         task: has a simulator.
@@ -190,8 +190,8 @@ class ExternalEnvironments(Environments):
             self.members[m].current = self.members[m].ahead = False
 
     def separate(self, members: int) -> ExternalEnvironments:
-        """Environments of a copy of the state. Nothing runs there yet, but what is for evaluation may be shared: between
-        evaluations it means nothing."""
+        """Environments of a copy of the state. Nothing runs there yet, but what is for evaluation may be shared:
+        between evaluations it means nothing."""
         return self._with([Running() for _ in range(members)])
 
     def choose(self, members: Sequence[int]) -> ExternalEnvironments:

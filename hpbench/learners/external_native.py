@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hpbench.tasks.base import Task
 from hpbench.tasks.simulator import Simulator
@@ -52,7 +53,12 @@ class Exchanges:
                 assert array.dtype == dtype, f"{task.id}: {name} is {array.dtype}, not {np.dtype(dtype)}"
                 assert array.flags.c_contiguous, f"{task.id}: {name} is not contiguous"
                 setattr(row, name, array.ctypes.data)
-            own = {"action": self.actions, "choice": self.choices, "which": self.which, "seed": self.seeds}
+            own: dict[str, NDArray[Any]] = {
+                "action": self.actions,
+                "choice": self.choices,
+                "which": self.which,
+                "seed": self.seeds,
+            }
             for name, array in own.items():
                 setattr(row, name, array[m].ctypes.data)
         self._operate = _Operate(self._do)

@@ -257,17 +257,17 @@ class Population(ABC):
 
     # -- members whose environments run outside of the state, in simulators
 
-    def settle(self) -> None:
+    def settle(self) -> None:  # noqa: B027 (most learners have nothing to do here)
         """Bring the state up to date with what runs outside of it. To be called before tensors of the state are read
         that say how environments stand; all methods of a population do so."""
 
-    def _replaced(self, members: Sequence[int]) -> None:
+    def _replaced(self, members: Sequence[int]) -> None:  # noqa: B027 (most learners have nothing to do here)
         """The state of those members is another one than what runs outside."""
 
-    def _separate(self) -> None:
+    def _separate(self) -> None:  # noqa: B027 (most learners have nothing to do here)
         """Share nothing that runs with the population that this one is a copy of."""
 
-    def _choose_simulators(self, members: Sequence[int]) -> None:
+    def _choose_simulators(self, members: Sequence[int]) -> None:  # noqa: B027 (most learners have nothing to do here)
         """Of what runs outside, keep that of those members, in that order."""
 
     # -- random streams, snapshots, digests
