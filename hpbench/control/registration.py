@@ -12,6 +12,7 @@ ENVIRONMENTS: Mapping[str, str] = {
     "HPControl-Grid-v0": "grid",
     "HPControl-Procgen-v0": "procgen",
     "HPControl-NetHack-v0": "nethack",
+    "HPControl-MuJoCo-v0": "mujoco",
 }
 """Gymnasium ids and the task family of each."""
 

@@ -18,6 +18,7 @@ FAMILIES = Registry(
         "grid": "hpbench.tasks.grid:TASKS",
         "procgen": "hpbench.tasks.procgen:TASKS",
         "nethack": "hpbench.tasks.nethack:TASKS",
+        "mujoco": "hpbench.tasks.mujoco:TASKS",
     },
     group="hpbench.tasks",
 )
