@@ -2,10 +2,10 @@
 
     python -m benchmarks.procgen --seconds 20 --rounds 3 --output benchmarks/results/procgen.json
 
-Everything on one thread. The sides take turns; what is told is the median of the rounds. Per member and
-environment step: ``simulator`` alone, ``inference`` (one batch of all environments), ``training`` (a pass over a
-minibatch, forward and backward; PPO makes ``update_epochs`` of them), ``grouped`` the same with the convolutions of four
-members as one grouped convolution, and ``looped`` with one after the other.
+Everything on one thread. The sides take turns; what is told is the median of the rounds. The parts are
+``simulator`` alone, ``inference`` (one batch of all environments), ``training`` (forward and backward on a minibatch;
+PPO makes ``update_epochs`` passes), ``grouped``, which is the same for four members with their convolutions as one
+grouped convolution, and ``looped`` with one member after the other.
 """
 
 from __future__ import annotations
