@@ -33,11 +33,12 @@ from hpbench.errors import (
     SnapshotError,
     UnknownName,
 )
+from hpbench.tasks import nethack
 
 OBSERVATIONS = ("vector", "text", "dict")
 ACTIONS = ("delta", "absolute", "discrete", "text")
 REWARDS = ("progress", "auc", "uplift")
-SIMULATED = {"HPControl-Procgen-v0": "procgen/starpilot"}
+SIMULATED = {"HPControl-NetHack-v0": "nethack/staircase", "HPControl-Procgen-v0": "procgen/starpilot"}
 """Ids whose tasks run in a simulator, which takes longer: every choice once, on a task with short episodes."""
 COMBINATIONS = [
     *itertools.product((name for name in ENVIRONMENTS if name not in SIMULATED), OBSERVATIONS, ACTIONS, REWARDS),
@@ -64,6 +65,14 @@ def make_any(env_id: str, **options: Any) -> Any:
             pytest.skip(str(error))
         options = {"steps": 32, "evaluation_episodes": 1, **options, "learner_config": SIMULATED_CONFIG}
     return gym.make(env_id, **{**SMALL, "task": task, **options})
+
+
+@pytest.fixture(autouse=True)
+def short_games(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Games of NetHack that end soon: an unskilled player needs most of the 1,000 steps."""
+    monkeypatch.setitem(
+        nethack.TASKS, "staircase", dataclasses.replace(nethack.TASKS["staircase"], max_episode_steps=40)
+    )
 
 
 def make(**options: Any) -> Any:

@@ -281,7 +281,7 @@ def test_play_uses_the_evaluation_levels() -> None:
         return torch.zeros(*observation.shape[:2], 1)
 
     keys, calls = torch.tensor([7]), torch.tensor([0])
-    play(task, table(task, levels=1.0), act, 1, keys, calls, 8)
+    play(Environments(task, 8), table(task, levels=1.0), act, 1, keys, calls)
     assert len(seen[0][0].unique(dim=0)) > 4
 
 
