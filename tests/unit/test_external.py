@@ -16,7 +16,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from hpbench.errors import InvalidConfiguration
 from hpbench.learners import native
 from hpbench.learners.dqn import DQN, DQNConfig
 from hpbench.learners.external import ExternalEnvironments, episode_seeds
@@ -24,6 +23,7 @@ from hpbench.learners.ppo import PPO, PPOConfig
 from hpbench.learners.sac import SAC, SACConfig
 from hpbench.learners.snapshot import Snapshot
 from hpbench.learners.tensor import TensorPopulation
+from hpbench.seeding import Stream
 from hpbench.tasks.base import Anchors, Budget, Task
 from hpbench.tasks.simulator import ExternalDynamics
 
@@ -392,6 +392,9 @@ def test_whole_numbers_get_no_noise() -> None:
     exact = replace(task(), physics=noisy, observation_dtype="int16")
     assert ExternalEnvironments(exact, 2).noise_draws == 0
     assert ExternalEnvironments(replace(exact, observation_dtype="float32"), 2).noise_draws > 0
+    # Learners draw their noise as a tensor of that width.
+    population = ppo([0], task())
+    assert population._uniform(Stream.NOISE, (2, 0)).shape == (1, 2, 0)
 
 
 def test_a_simulator_that_restarts_itself_is_only_reset_at_time_limits() -> None:
@@ -489,3 +492,7 @@ def test_a_simulator_that_fails_is_heard_of(engine: str, threads: int) -> None:
 def test_the_native_engine_refuses_what_it_cannot_read() -> None:
     with pytest.raises(InvalidConfiguration, match="float32"):
         ppo(of=replace(task(), observation_dtype="int16"), engine="native")
+    bytes_, encoded = replace(task(), observation_dtype="uint8"), replace(task(), encoder="impala")
+    for of in (bytes_, encoded):
+        assert "flat float32" in str(native.obstacle(of, (64, 64), torch.device("cpu")))
+    assert native.obstacle(task(), (64, 64), torch.device("cpu")) is None
