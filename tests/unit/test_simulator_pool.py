@@ -261,7 +261,7 @@ def test_workers_end_with_their_pool() -> None:
     assert started(pool.make(WalksMaker(), 1)).reward.shape == (1,)
     process = pool.workers[0].process
     del pool
-    assert process.returncode == 0  # by itself: the connection was closed
+    assert process.returncode in (0, -signal.SIGKILL)  # by itself when the connection closed, or soon after
 
 
 def test_there_is_one_pool_for_the_process_and_a_new_one_when_it_broke() -> None:
