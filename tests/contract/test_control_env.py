@@ -38,7 +38,11 @@ from hpbench.tasks import nethack
 OBSERVATIONS = ("vector", "text", "dict")
 ACTIONS = ("delta", "absolute", "discrete", "text")
 REWARDS = ("progress", "auc", "uplift")
-SIMULATED = {"HPControl-NetHack-v0": "nethack/staircase", "HPControl-Procgen-v0": "procgen/starpilot"}
+SIMULATED = {
+    "HPControl-MuJoCo-v0": "mujoco/inverted-pendulum",
+    "HPControl-NetHack-v0": "nethack/staircase",
+    "HPControl-Procgen-v0": "procgen/starpilot",
+}
 """Ids whose tasks run in a simulator, which takes longer: every choice once, on a task with short episodes."""
 COMBINATIONS = [
     *itertools.product((name for name in ENVIRONMENTS if name not in SIMULATED), OBSERVATIONS, ACTIONS, REWARDS),
