@@ -16,14 +16,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from hpbench.errors import InvalidConfiguration
 from hpbench.learners import native
 from hpbench.learners.dqn import DQN, DQNConfig
-from hpbench.learners.external import episode_seeds
+from hpbench.learners.external import ExternalEnvironments, episode_seeds
 from hpbench.learners.ppo import PPO, PPOConfig
 from hpbench.learners.sac import SAC, SACConfig
 from hpbench.learners.snapshot import Snapshot
 from hpbench.learners.tensor import TensorPopulation
+from hpbench.seeding import Stream
 from hpbench.tasks.base import Anchors, Budget, Task
 from hpbench.tasks.simulator import ExternalDynamics
 
@@ -390,7 +390,10 @@ def test_common_physics_are_applied() -> None:
 def test_whole_numbers_get_no_noise() -> None:
     noisy = {"reward_scale": 1.0, "observation_noise": 0.5, "action_delay": 0.0}
     exact = replace(task(), physics=noisy, observation_dtype="int16")
-    assert ppo([0], exact).environments.noise_draws == 0
+    assert ExternalEnvironments(exact, 2).noise_draws == 0
+    # Learners draw their noise as a tensor of that width.
+    population = ppo([0], task())
+    assert population._uniform(Stream.NOISE, (2, 0)).shape == (1, 2, 0)
 
 
 def test_a_simulator_that_restarts_itself_is_only_reset_at_time_limits() -> None:
@@ -486,5 +489,7 @@ def test_a_simulator_that_fails_is_heard_of(engine: str, threads: int) -> None:
 
 @needs_native
 def test_the_native_engine_refuses_what_it_cannot_read() -> None:
-    with pytest.raises(InvalidConfiguration, match="flat float32"):
-        ppo(of=replace(task(), observation_dtype="int16"), engine="native")
+    bytes_, encoded = replace(task(), observation_dtype="uint8"), replace(task(), encoder="impala")
+    for of in (bytes_, encoded):
+        assert "flat float32" in str(native.obstacle(of, (64, 64), torch.device("cpu")))
+    assert native.obstacle(task(), (64, 64), torch.device("cpu")) is None
