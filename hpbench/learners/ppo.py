@@ -152,6 +152,11 @@ class PPO(OnPolicy):
             **initial_moments("return", self.members, 1),
         }
 
+    def _native_obstacle(self) -> str | None:
+        if isinstance(self.networks, EncodedActorCritic):
+            return "it has no encoders"
+        return super()._native_obstacle()
+
     def _native_options(self) -> dict[str, int]:
         config = self.config
         return {

@@ -37,9 +37,10 @@ def simulator(name: str, envs: int = 2) -> MujocoSimulator:
 
 @pytest.mark.filterwarnings("ignore:.*Overriding environment")
 @pytest.mark.parametrize("name", ENVIRONMENTS)
-def test_step_for_step_gymnasiums(name: str) -> None:
+def test_step_for_step_gymnasiums(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import gymnasium as gym
 
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes its warnings to a file there
     running, task = simulator(name, envs=1), TASKS[name]
     env = gym.make(ENVIRONMENTS[name])
     space = env.action_space
