@@ -3,7 +3,8 @@
     python -m reproduce.mujoco.curves train inverted-pendulum hopper --learner ppo --steps 102400
     python -m reproduce.mujoco.curves plot
 
-``train`` adds a row per task and learner to ``curves.json``, ``plot`` draws ``curves.png`` of them. Points are mean
+``train`` keeps a row per task and learner in ``curves.json`` and writes it at every point: a run that is stopped
+leaves what it has seen; ``plot`` draws ``curves.png`` of them. Points are mean
 returns of 8 evaluation episodes per seed, before training and then at equal distances. Where the Zoo has no values for
 a learner on a task, the learner's defaults are used, and the row says so. Speeds are those of the machine as it was,
 without evaluation.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,8 @@ EPISODES = 8
 POINTS = 10
 
 
-def train(name: str, learner: str, seeds: list[int], steps: int, tier: str) -> dict[str, Any]:
-    """One population with a member per seed: where each stood, ``POINTS`` times and before the first step."""
+def train(name: str, learner: str, seeds: list[int], steps: int, tier: str) -> Iterator[dict[str, Any]]:
+    """One population with a member per seed: the row so far, before the first step and then ``POINTS`` times."""
     torch.set_num_threads(1)
     task = TASKS[name]
     kind: Any = make(learner)
@@ -37,7 +39,8 @@ def train(name: str, learner: str, seeds: list[int], steps: int, tier: str) -> d
     config = kind.config_type(**task.learner_config.get(tier, {}).get(learner, {}))
     population = kind(task, seeds, config, values=None if tuned is None else dict(tuned.values))
     rollouts = steps // population.steps_per_rollout // POINTS
-    curve, seconds = [], 0.0
+    curve: list[dict[str, Any]] = []
+    seconds = 0.0
     for point in range(POINTS + 1):
         if point > 0:
             start = time.perf_counter()
@@ -46,17 +49,24 @@ def train(name: str, learner: str, seeds: list[int], steps: int, tier: str) -> d
         returns = population.evaluate(EPISODES).returns.mean(axis=1)
         curve.append({"steps": int(population.steps[0]), "returns": [round(float(each), 2) for each in returns]})
         print(name, learner, curve[-1], flush=True)
-    return {
-        "task": task.id,
-        "learner": learner,
-        "tier": tier,
-        "seeds": seeds,
-        "values": "the learner's defaults" if tuned is None else tuned.source,
-        "random": task.anchors.low,
-        "score_at_end": round(float(np.mean([task.anchors.score(each) for each in curve[-1]["returns"]])), 3),
-        "steps_per_second": round(float(np.sum(population.steps)) / seconds),
-        "curve": curve,
-    }
+        yield {
+            "task": task.id,
+            "learner": learner,
+            "tier": tier,
+            "seeds": seeds,
+            "values": "the learner's defaults" if tuned is None else tuned.source,
+            "random": task.anchors.low,
+            "score_at_end": round(float(np.mean([task.anchors.score(each) for each in curve[-1]["returns"]])), 3),
+            "steps_per_second": round(float(np.sum(population.steps)) / seconds) if point > 0 else None,
+            "curve": curve,
+        }
+
+
+def keep(row: dict[str, Any], path: Path) -> None:
+    """Write the row in the place of an older one of the same task, learner and tier."""
+    rows = json.loads(path.read_text("utf-8")) if path.exists() else []
+    rows = [old for old in rows if any(old[name] != row[name] for name in ("task", "learner", "tier"))]
+    path.write_text(json.dumps([*rows, row], indent=1) + "\n", "utf-8")
 
 
 def plot(rows: list[dict[str, Any]]) -> None:
@@ -92,11 +102,8 @@ def main() -> None:
     arguments = parser.parse_args()
     path = HERE / "curves.json"
     for name in arguments.tasks:
-        row = train(name, arguments.learner, arguments.seeds, arguments.steps, arguments.tier)
-        key = [row[name] for name in ("task", "learner", "tier")]
-        rows = json.loads(path.read_text("utf-8")) if path.exists() else []
-        rows = [old for old in rows if [old[name] for name in ("task", "learner", "tier")] != key]
-        path.write_text(json.dumps([*rows, row], indent=1) + "\n", "utf-8")
+        for row in train(name, arguments.learner, arguments.seeds, arguments.steps, arguments.tier):
+            keep(row, path)
     if arguments.command == "plot":
         plot(json.loads(path.read_text("utf-8")))
 
