@@ -6,37 +6,15 @@ from collections.abc import Mapping
 
 from hpbench.tasks.base import Anchors, Budget, HandTuned, Task
 from hpbench.tasks.classic_dynamics import Acrobot, CartPole, MountainCar, MountainCarContinuous, Pendulum
+from hpbench.tasks.zoo import zoo_ppo, zoo_sac
 
-ZOO = "RL Baselines3 Zoo, hyperparams/ppo.yml (commit 00128b5d46d4)"
 ZOO_DQN = "RL Baselines3 Zoo, hyperparams/dqn.yml (commit ce95481b041f)"
-ZOO_SAC = "RL Baselines3 Zoo, hyperparams/sac.yml (commit 00128b5d46d4)"
 BENCHMARK = "RL Baselines3 Zoo, benchmark.md (commit 0088472b8cb6)"
 
 
 def _budgets(small: int) -> Mapping[str, Budget]:
     """Budgets by tier; a segment is a whole number of rollouts of 512 steps in each."""
     return {"small": Budget(small, 20), "standard": Budget(4 * small, 40), "paper": Budget(1_024_000, 50)}
-
-
-def _zoo(name: str, **values: float) -> dict[str, HandTuned]:
-    """Values from the Zoo, over Stable-Baselines3's defaults for what it leaves out.
-
-    Translations, the same for all tasks: a schedule becomes its initial value; an entropy coefficient of 0 becomes our
-    lower bound 1e-5; a batch size becomes the number of minibatches of that size in our rollout of 512 steps. What
-    cannot change during training (environments, steps, normalisation, state-dependent exploration) is left out.
-    """
-    defaults = {
-        "learning_rate": 3e-4,
-        "entropy_coefficient": 1e-5,  # 0.0
-        "value_coefficient": 0.5,
-        "clip_range": 0.2,
-        "discount": 0.99,
-        "gae_lambda": 0.95,
-        "max_gradient_norm": 0.5,
-        "update_epochs": 10,
-        "minibatches": 8,  # batch_size 64
-    }
-    return {"ppo": HandTuned({**defaults, **values}, f"{ZOO}: {name}")}
 
 
 def _zoo_dqn(name: str, **values: float) -> dict[str, HandTuned]:
@@ -51,26 +29,6 @@ def _zoo_dqn(name: str, **values: float) -> dict[str, HandTuned]:
     return {"dqn": HandTuned({**values, **defaults}, f"{ZOO_DQN}: {name}")}
 
 
-def _zoo_sac(name: str, learning_rate: float, **values: float) -> dict[str, HandTuned]:
-    """Values from the Zoo for SAC, over Stable-Baselines3's defaults for what it leaves out.
-
-    Translations, the same for all tasks: one learning rate stands for all three; ``updates_per_step`` is the Zoo's
-    ``gradient_steps / train_freq``; the target entropy is minus the number of dimensions. What cannot change during
-    training (network sizes, memory, warm-up, a fixed entropy coefficient, state-dependent exploration) is left out.
-    """
-    defaults = {
-        "actor_learning_rate": learning_rate,
-        "critic_learning_rate": learning_rate,
-        "temperature_learning_rate": learning_rate,
-        "tau": 0.005,
-        "discount": 0.99,
-        "target_entropy": 0.5,
-        "batch_size": 256,
-        "updates_per_step": 1.0,
-    }
-    return {"sac": HandTuned({**defaults, **values}, f"{ZOO_SAC}: {name}")}
-
-
 _CARTPOLE = Task(
     id="classic/cartpole",
     observation_size=4,
@@ -82,7 +40,7 @@ _CARTPOLE = Task(
     budgets=_budgets(51_200),
     dynamics=CartPole(),
     physics=CartPole.physics,
-    hand_tuned=_zoo(
+    hand_tuned=zoo_ppo(
         "CartPole-v1",
         learning_rate=1e-3,  # lin_0.001
         clip_range=0.2,  # lin_0.2
@@ -114,7 +72,7 @@ _ACROBOT = Task(
     budgets=_budgets(102_400),
     dynamics=Acrobot(),
     physics=Acrobot.physics,
-    hand_tuned=_zoo("Acrobot-v1", gae_lambda=0.94, update_epochs=4)
+    hand_tuned=zoo_ppo("Acrobot-v1", gae_lambda=0.94, update_epochs=4)
     | _zoo_dqn(
         "Acrobot-v1",
         learning_rate=6.3e-4,
@@ -138,7 +96,7 @@ _MOUNTAINCAR = Task(
     budgets=_budgets(102_400),
     dynamics=MountainCar(),
     physics=MountainCar.physics,
-    hand_tuned=_zoo("MountainCar-v0", gae_lambda=0.98, update_epochs=4)
+    hand_tuned=zoo_ppo("MountainCar-v0", gae_lambda=0.98, update_epochs=4)
     | _zoo_dqn(
         "MountainCar-v0",
         learning_rate=4e-3,
@@ -162,7 +120,7 @@ _MOUNTAINCAR_CONTINUOUS = Task(
     budgets=_budgets(102_400),
     dynamics=MountainCarContinuous(),
     physics=MountainCarContinuous.physics,
-    hand_tuned=_zoo(
+    hand_tuned=zoo_ppo(
         "MountainCarContinuous-v0",
         learning_rate=7.77e-5,
         entropy_coefficient=0.00429,
@@ -173,7 +131,7 @@ _MOUNTAINCAR_CONTINUOUS = Task(
         max_gradient_norm=5.0,
         minibatches=2,  # batch_size 256, although the Zoo's rollout has 8 steps only
     )
-    | _zoo_sac("MountainCarContinuous-v0", learning_rate=3e-4, tau=0.01, discount=0.9999, batch_size=512),
+    | zoo_sac("MountainCarContinuous-v0", learning_rate=3e-4, tau=0.01, discount=0.9999, batch_size=512),
     summary="drive a car that is too weak for the hill up to the goal by swinging, with little force",
 )
 
@@ -188,7 +146,7 @@ _PENDULUM = Task(
     budgets=_budgets(102_400),
     dynamics=Pendulum(),
     physics=Pendulum.physics,
-    hand_tuned=_zoo("Pendulum-v1", learning_rate=1e-3, discount=0.9) | _zoo_sac("Pendulum-v1", learning_rate=1e-3),
+    hand_tuned=zoo_ppo("Pendulum-v1", learning_rate=1e-3, discount=0.9) | zoo_sac("Pendulum-v1", learning_rate=1e-3),
     action_low=-2.0,
     action_high=2.0,
     summary="swing a pendulum up and hold it upright with little torque",

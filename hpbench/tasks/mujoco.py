@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from hpbench.tasks.base import Anchors, Budget, HandTuned, Task
 from hpbench.tasks.mujoco_simulator import MujocoMaker
 from hpbench.tasks.simulator import ExternalDynamics
-
-ZOO = "RL Baselines3 Zoo, hyperparams/ppo.yml (commit 00128b5d46d4)"
-ZOO_SAC = "RL Baselines3 Zoo, hyperparams/sac.yml (commit 00128b5d46d4)"
+from hpbench.tasks.zoo import zoo_ppo, zoo_sac
 
 ENVIRONMENTS: Mapping[str, str] = {
     "inverted-pendulum": "InvertedPendulum-v5",
@@ -42,41 +40,6 @@ CONFIGURATIONS: Mapping[str, Mapping[str, Mapping[str, object]]] = {
     "paper": {"ppo": _PPO, "sac": _LARGE_SAC},
 }
 """Frozen options by tier. PPO normalises as the Zoo does; SAC has its networks and warm-up where there is time."""
-
-
-def _ppo(name: str, **values: float) -> dict[str, HandTuned]:
-    """Values from the Zoo for a task, mostly of version 3, over Stable-Baselines3's defaults for what it leaves out.
-
-    Translated as those of ``classic.py``: an entropy coefficient below our bound becomes 1e-5, a GAE lambda of 1
-    becomes 0.999, a batch size the number of minibatches of that size in 512 steps.
-    """
-    defaults = {
-        "learning_rate": 3e-4,
-        "entropy_coefficient": 1e-5,  # 0.0
-        "value_coefficient": 0.5,
-        "clip_range": 0.2,
-        "discount": 0.99,
-        "gae_lambda": 0.95,
-        "max_gradient_norm": 0.5,
-        "update_epochs": 10,
-        "minibatches": 8,  # batch_size 64
-    }
-    return {"ppo": HandTuned({**defaults, **values}, f"{ZOO}: {name}")}
-
-
-def _sac(name: str, **values: float) -> dict[str, HandTuned]:
-    """The Zoo's values for SAC, which are Stable-Baselines3's defaults up to a discount."""
-    defaults = {
-        "actor_learning_rate": 3e-4,
-        "critic_learning_rate": 3e-4,
-        "temperature_learning_rate": 3e-4,
-        "tau": 0.005,
-        "discount": 0.99,
-        "target_entropy": 0.5,
-        "batch_size": 256,
-        "updates_per_step": 1.0,
-    }
-    return {"sac": HandTuned({**defaults, **values}, f"{ZOO_SAC}: {name}")}
 
 
 def _task(
@@ -119,27 +82,27 @@ def _task(
     )
 
 
-_HALFCHEETAH = _ppo(
+_HALFCHEETAH = zoo_ppo(
     "HalfCheetah-v3", learning_rate=2.0633e-5, entropy_coefficient=4.01762e-4, value_coefficient=0.58096,
     clip_range=0.1, discount=0.98, gae_lambda=0.92, max_gradient_norm=0.8, update_epochs=20,
 )  # fmt: skip
-_HOPPER = _ppo(
+_HOPPER = zoo_ppo(
     "Hopper-v3", learning_rate=9.80828e-5, entropy_coefficient=2.29519e-3, value_coefficient=0.835671,
     discount=0.999, gae_lambda=0.99, max_gradient_norm=0.7, update_epochs=5, minibatches=16,
 )  # fmt: skip
-_WALKER = _ppo(
+_WALKER = zoo_ppo(
     "Walker2d-v3", learning_rate=5.05041e-5, entropy_coefficient=5.85045e-4, value_coefficient=0.871923,
     clip_range=0.1, max_gradient_norm=1.0, update_epochs=20, minibatches=16,
 )  # fmt: skip
-_PENDULUM = _ppo(
+_PENDULUM = zoo_ppo(
     "InvertedPendulum-v3", learning_rate=2.22425e-4, value_coefficient=0.19816, clip_range=0.4, discount=0.999,
     gae_lambda=0.9, max_gradient_norm=0.3, update_epochs=5,
 )  # fmt: skip
-_DOUBLE_PENDULUM = _ppo(
+_DOUBLE_PENDULUM = zoo_ppo(
     "InvertedDoublePendulum-v3", learning_rate=1.55454e-4, value_coefficient=0.695929, clip_range=0.4, discount=0.98,
     gae_lambda=0.8, minibatches=1,
 )  # fmt: skip
-_REACHER = _ppo(
+_REACHER = zoo_ppo(
     "Reacher-v2", learning_rate=1.04019e-4, value_coefficient=0.950368, clip_range=0.3, discount=0.9,
     gae_lambda=0.999, max_gradient_norm=0.9, update_epochs=5, minibatches=16,
 )  # fmt: skip
@@ -150,24 +113,24 @@ _TASKS = (
         "balance a pole on a cart by pushing the cart", bound=3.0,
     ),
     _task(
-        "halfcheetah", (17, 6), -268.0, (12135.0, D4RL), 4800.0, _HALFCHEETAH | _sac("HalfCheetah-v3"),
+        "halfcheetah", (17, 6), -268.0, (12135.0, D4RL), 4800.0, _HALFCHEETAH | zoo_sac("HalfCheetah-v3"),
         "make a planar animal with two legs run forward as fast as it can",
     ),
     _task(
-        "hopper", (11, 3), 17.0, (3234.0, D4RL), 3800.0, _HOPPER | _sac("Hopper-v3"),
+        "hopper", (11, 3), 17.0, (3234.0, D4RL), 3800.0, _HOPPER | zoo_sac("Hopper-v3"),
         "make a planar leg hop forward without falling",
     ),
     _task(
-        "walker2d", (17, 6), 1.9, (4592.0, D4RL), None, _WALKER | _sac("Walker2d-v3"),
+        "walker2d", (17, 6), 1.9, (4592.0, D4RL), None, _WALKER | zoo_sac("Walker2d-v3"),
         "make a planar figure with two legs walk forward without falling",
     ),
     _task(
-        "ant", (105, 8), -47.0, (3880.0, D4RL), 6000.0, _ppo("Ant-v3") | _sac("Ant-v3"),
+        "ant", (105, 8), -47.0, (3880.0, D4RL), 6000.0, zoo_ppo("Ant-v3") | zoo_sac("Ant-v3"),
         "make a body on four legs walk forward, with contact forces in view",
     ),
     _task(
         "swimmer", (8, 2), 3.2, (360.0, THRESHOLD), 360.0,
-        _ppo("Swimmer-v3", discount=0.9999) | _sac("Swimmer-v3", discount=0.9999),
+        zoo_ppo("Swimmer-v3", discount=0.9999) | zoo_sac("Swimmer-v3", discount=0.9999),
         "make a chain of three links swim forward",
     ),
     _task(

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from agents.training.architecture import make_model, make_tokenizer
 from agents.training.collect import collect
 from agents.training.settings import CollectSettings, parse_settings
+from agents.training.tiny import save_model
 
 SETTINGS: dict[str, Any] = {
     "seed": 3,
@@ -54,4 +56,13 @@ def collection(make_settings: MakeSettings, tmp_path_factory: pytest.TempPathFac
     """A finished collection. Read only."""
     folder = tmp_path_factory.mktemp("collected")
     collect(make_settings(), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained model. Read only."""
+    folder = tmp_path_factory.mktemp("start") / "model"
+    tokenizer = make_tokenizer()
+    save_model(make_model("tiny", tokenizer), tokenizer, folder)
     return folder

@@ -11,12 +11,10 @@ import numpy as np
 import pytest
 
 from agents.language.prompt import CHOICES, completion, names_in
-from agents.training.architecture import make_model, make_tokenizer
 from agents.training.episodes import Answer, Episode, EpisodesFailed, Job, Playground, live
 from agents.training.multistep import _Run, train_multistep
 from agents.training.multistep_recipe import MultistepRecipe
 from agents.training.recipes import read_recipe
-from agents.training.tiny import save_model
 from agents.training.value import estimate
 from hpbench import make_agent
 from hpbench.cli import main
@@ -40,15 +38,6 @@ FAST: dict[str, Any] = {
     "evaluation_seeds": 1,
     "device": "cpu",
 }
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained model."""
-    folder = tmp_path_factory.mktemp("start") / "model"
-    tokenizer = make_tokenizer()
-    save_model(make_model("tiny", tokenizer), tokenizer, folder)
-    return folder
 
 
 def recipe(**changes: Any) -> MultistepRecipe:

@@ -14,7 +14,6 @@ import torch
 
 from agents.language.prompt import names_in, plain, read_completion, shown_in
 from agents.language.rendering import hide_task
-from agents.training.architecture import make_model, make_tokenizer
 from agents.training.episodes import Playground
 from agents.training.examples import taught_rows, thin
 from agents.training.multistep import _Run, train_multistep
@@ -24,7 +23,6 @@ from agents.training.schema import read_rows
 from agents.training.sft import train_sft
 from agents.training.tagged import apply
 from agents.training.teacher import Teacher
-from agents.training.tiny import save_model
 from hpbench import learners
 from hpbench.control.episode import EpisodeBatch
 from hpbench.control.options import EnvOptions
@@ -39,15 +37,6 @@ SETTINGS = {
 RECIPES = Path(__file__).parents[2] / "reproduce" / "hyperprompt" / "recipes"
 
 other_warnings = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained model."""
-    folder = tmp_path_factory.mktemp("start") / "model"
-    tokenizer = make_tokenizer()
-    save_model(make_model("tiny", tokenizer), tokenizer, folder)
-    return folder
 
 
 def observation(**options: Any) -> str:
