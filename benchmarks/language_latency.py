@@ -6,15 +6,14 @@
 Measured is :meth:`agents.language.slot.SlotPolicy.decide`, from text observations to decisions, tokenisation included,
 with small Llamas on one thread, for 1, 10 and 64 members in the middle of PPO runs on CartPole.
 
-How many passes through the model a decision takes depends on how often drafts are right. The first keeps everything.
+First the model that comes with the package, in runs that it controls itself from random starts. Then models with random
+weights: how many passes a decision takes depends on how often drafts are right. The first keeps everything.
 
 - *right*: all members keep everything. A gate that no probability reaches makes a model do so.
 - *edits*: the most likely choices of random weights, nearly all of them edits. They hang little on the choices before
   them, so the second draft is often right.
 - *chaos*: the same with weights ten times as large. Every choice hangs on all those before it, and hardly any draft is
   ever right: this is the worst.
-
-Trained models, which keep most slots, lie between the first two.
 
 *Before* is slot after slot: a pass over the prompts and one more for each hyperparameter, with the same model and
 tokenizer, prompts tokenised one by one. Both make the same choices, which is checked. They are measured in turn, round
@@ -42,15 +41,17 @@ from torch import Tensor
 import hpbench  # noqa: F401 - registers the ids
 from agents.language import prompt
 from agents.language.causal import CausalModel, Prompts
+from agents.language.hub import SHIPPED, locate
 from agents.language.layout import SlotLayout
 from agents.language.passes import additive
 from agents.language.slot import SlotOptions, SlotPolicy, _rows
 from hpbench.seeding import uniform
 
+TRAINED = "trained"
 CASES = {"right": (SlotOptions(gate=1.0), 1.0), "edits": (SlotOptions(), 1.0), "chaos": (SlotOptions(), 10.0)}
-"""How to decide, and the factor of the matrices' weights."""
+"""How to decide, and the factor of the matrices' weights, if these are random."""
 MEMBERS = (1, 10, 64)
-SIZES = ("0.8M", "5M")
+SIZES = ("0.4M", "0.8M")
 QUICK = "tiny"
 CONFIG = {"num_envs": 4, "num_steps": 128}
 
@@ -60,8 +61,8 @@ class Subject:
     """What a worker measures.
 
     Args:
-        size: of the model.
-        case: of :data:`CASES`.
+        size: of the model, or the name of the one that comes with the package.
+        case: of :data:`CASES`, or :data:`TRAINED`.
         members: the most there will be.
     """
 
@@ -115,13 +116,19 @@ class SlotAfterSlot(SlotPolicy):
         return choices
 
 
-def observe(members: int) -> list[str]:
-    """Text observations after some decisions, one training run each, half of them one decision further."""
+def observe(members: int, policy: SlotPolicy | None = None) -> list[str]:
+    """Text observations after some decisions, one training run each, half of them one decision further.
+
+    Args:
+        members: how many.
+        policy: that controls the runs, from random starts; None: the learning rate falls, from the defaults.
+    """
     observations = []
     for member in range(members):
         env: Any = gym.make(
             "HPControl-Classic-v0",
             task="classic/cartpole",
+            track="default" if policy is None else "random",
             observation="text",
             action="text",
             device="cpu",
@@ -131,7 +138,8 @@ def observe(members: int) -> list[str]:
         )
         observation, _ = env.reset(seed=member)
         for _ in range(3 + member % 2):
-            observation, *_ = env.step('{"learning_rate": "x0.8"}')
+            falling = '{"learning_rate": "x0.8"}'
+            observation, *_ = env.step(falling if policy is None else policy.decide([observation], [member])[0].action)
         observations.append(observation)
         env.close()
     return observations
@@ -141,14 +149,17 @@ def answers(subject: Subject) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """The worker's side: seconds of decisions of one model, both ways, in turn."""
     from agents.training.architecture import make_model, make_tokenizer
 
-    tokenizer = make_tokenizer()
-    model = CausalModel(make_model(subject.size, tokenizer), tokenizer)
-    options, factor = CASES[subject.case]
-    with torch.no_grad():
-        for weight in model.model.parameters():
-            weight.mul_(factor if weight.ndim > 1 else 1.0)
+    if subject.case == TRAINED:
+        model, options = CausalModel.load(locate(subject.size), device="cpu"), SlotOptions()
+    else:
+        tokenizer = make_tokenizer()
+        model = CausalModel(make_model(subject.size, tokenizer), tokenizer)
+        options, factor = CASES[subject.case]
+        with torch.no_grad():
+            for weight in model.model.parameters():
+                weight.mul_(factor if weight.ndim > 1 else 1.0)
     after, before = (kind(model, options) for kind in (SlotPolicy, SlotAfterSlot))
-    observations = observe(subject.members)
+    observations = observe(subject.members, after if subject.case == TRAINED else None)
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
         shown = observations[: request["members"]]
@@ -212,7 +223,8 @@ def main() -> None:
         serve(answers(Subject(**json.loads(options.worker))))
         return
     sizes, members, rounds = ((QUICK,), (1, 3), 2) if options.quick else (SIZES, MEMBERS, options.rounds)
-    results = [result for size in sizes for case in CASES for result in measure(size, case, members, rounds)]
+    subjects = [(SHIPPED, TRAINED), *((size, case) for size in sizes for case in CASES)]
+    results = [result for size, case in subjects for result in measure(size, case, members, rounds)]
     columns = (
         "model",
         "members",
@@ -238,7 +250,8 @@ def main() -> None:
     notes = (
         f"Quantiles over {rounds} decisions (64 members: {max(2, rounds // 3)}) of all members together, on one "
         "thread, from texts to decisions. Prompts "
-        f"of up to {max(result['prompt_tokens'] for result in results)} tokens. Random weights. Right: members keep "
+        f"of up to {max(result['prompt_tokens'] for result in results)} tokens. Trained: the model that "
+        "comes with the package, in runs of its own. The others have random weights. Right: members keep "
         "everything, as the first draft does. Edits: the most likely choices, nearly all of them edits. Chaos: "
         "weights so large that every choice hangs on all before it. Passes: one over the prompts, and those over the "
         "slots until every draft is right. Before: slot after slot, ten passes of the model as transformers runs it; "

@@ -14,8 +14,8 @@ set -euo pipefail
 OUT=${OUT:-hyperprompt-small}                 # everything goes here
 PYTHON=${PYTHON:-python3}
 PROCESSES=${PROCESSES:-$(nproc)}
-SIZE=${SIZE:-0.8M}
-UPDATES=${UPDATES:-8}                         # of PPO, of the 40 that the recipe plans: the best model was that after 8
+SIZE=${SIZE:-0.4M}
+UPDATES=${UPDATES:-12}                        # of PPO, of the 40 that the recipe plans: the best model was that after 8 of 12
 RECIPES=$(dirname "$0")/recipes
 export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=true HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
 
