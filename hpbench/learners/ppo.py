@@ -11,7 +11,7 @@ This file is the reference. The native engine does the same on the same state, o
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from hpbench.errors import InvalidConfiguration
 from hpbench.hyperparameter import Hyperparameter, HyperparameterSpace
+from hpbench.learners import encoded_graphs
 from hpbench.learners.advantage import standardised_advantage
 from hpbench.learners.averages import average, shares
 from hpbench.learners.encoders import EncodedActorCritic, make_encoder
@@ -210,11 +211,14 @@ class PPO(OnPolicy):
             if not whole:
                 part.buffer = {name: values[members] for name, values in self.buffer.items()}
             part_totals = totals if whole else totals[members]
+            recorded = whole and encoded_graphs.suits(self)
+            step = functools.partial(encoded_graphs.minibatch, self) if recorded else part._minibatch
             for _ in range(epochs):
-                part._epoch(minibatches, part_totals)
+                part._epoch(minibatches, part_totals, step)
             if not whole:
                 totals[members] = part_totals
                 self._scatter(part, members)
+        encoded_graphs.release(self)
 
     def _groups(self) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
         table = self.state["hyperparameters"].cpu().numpy()
@@ -223,12 +227,12 @@ class PPO(OnPolicy):
         for i, (epochs, minibatches) in enumerate(pairs.tolist()):
             yield epochs, min(minibatches, self.steps_per_rollout), np.flatnonzero(group.reshape(-1) == i)
 
-    def _epoch(self, minibatches: int, totals: Tensor) -> None:
-        """One pass over the rollout in the buffer, split into that many parts."""
+    def _epoch(self, minibatches: int, totals: Tensor, step: Callable[[Tensor, Tensor], None]) -> None:
+        """One pass over the rollout in the buffer, split into that many parts, with an optimiser step on each."""
         size, order = self.steps_per_rollout, self._order()
         self.state["rng_calls"][:, Stream.MINIBATCH] += 1
         for i in range(minibatches):
-            self._minibatch(order[:, i * size // minibatches : (i + 1) * size // minibatches], totals)
+            step(order[:, i * size // minibatches : (i + 1) * size // minibatches], totals)
 
     def _order(self) -> Tensor:
         """A permutation of the rollout's steps for each member, ``[members, steps]``; the counter stays where it is."""

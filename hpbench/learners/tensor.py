@@ -62,7 +62,9 @@ class TensorPopulation(Population):
         super().__init__(tasks, seeds, self.config_type() if config is None else config, values, device, threads)
         task, envs = self.tasks[0], self.config.num_envs
         self.environments: Environments = (
-            Environments(task, envs) if task.simulator is None else ExternalEnvironments(task, envs)
+            Environments(task, envs)
+            if task.simulator is None
+            else ExternalEnvironments(task, envs, spread=self.device.type != "cpu")
         )
         self._arguments: tuple[list[Tensor], Any] | None = None
         self._build(task)

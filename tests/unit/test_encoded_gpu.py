@@ -1,0 +1,124 @@
+"""What a GPU's rollouts are made of, as far as it shows without one, and the rest where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from hpbench.learners import encoded, encoded_gpu, encoded_graphs
+from hpbench.learners.external import ExternalEnvironments
+from hpbench.learners.ppo import PPO, PPOConfig
+from hpbench.learners.simulator_halves import Halves
+from hpbench.tasks.procgen import PUBLISHED, TASKS
+
+pytest.importorskip("procgen")
+CONFIG = PPOConfig(num_envs=6, num_steps=12, normalize_reward=True)
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def population(spread: bool, device: str = "cpu", seeds: tuple[int, ...] = (3, 4)) -> PPO:
+    made = PPO(TASKS["fruitbot"], seeds, CONFIG, dict(PUBLISHED.values), device=device)
+    if spread:
+        assert isinstance(made.environments, ExternalEnvironments)
+        made.settle()
+        made.environments.spread = True
+        made.environments = made.environments.separate(made.members)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def split(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even so few copies are split in halves."""
+    monkeypatch.setattr("hpbench.learners.external.SPLIT", 2)
+
+
+def test_halves_in_processes_give_the_same_rollouts_as_one_simulator_here() -> None:
+    plain, halved = population(spread=False), population(spread=True)
+    assert not encoded_gpu.suits(plain)
+    assert encoded_gpu.suits(halved)
+    assert isinstance(halved.environments, ExternalEnvironments)
+    for each, collect in ((plain, encoded.collect), (halved, encoded_gpu.collect)):
+        totals = torch.zeros(each.members, len(each.totals), dtype=torch.float64)
+        for _ in range(3):  # episodes end on the way
+            collect(each, totals)
+        each.state["totals"] = totals
+        each.settle()
+    assert isinstance(halved.environments._simulator(0), Halves)
+    for name, expected in plain.state.items():
+        assert torch.equal(halved.state[name], expected), name
+    for name in ("observation", "action", "log_prob", "value", "reward", "done", "truncated", "last_value"):
+        torch.testing.assert_close(halved.buffer[name], plain.buffer[name], msg=name)
+
+
+def test_recorded_optimiser_steps_are_those_of_the_learner(monkeypatch: pytest.MonkeyPatch) -> None:
+    def record(work: Callable[[], None]) -> Callable[[], None]:
+        work()  # as on a GPU, where it is done before it is recorded
+        return work
+
+    original, recording = encoded_graphs.Recorded.__init__, []
+    monkeypatch.setattr(encoded_graphs.Recorded, "__init__", lambda self, *args: original(self, *args, record))
+    monkeypatch.setattr(encoded_graphs, "suits", recording.__contains__)
+    plain, recorded = population(spread=False), population(spread=False)
+    recording.append(recorded)
+    for each in (plain, recorded):
+        each.train(1)
+        each.set_values("learning_rate", [1e-4, 3e-4])
+        each.set_values("minibatches", 4)
+        each.train(1)
+        each.restore(each.snapshot())
+        each.train(1)
+    for name, expected in plain.state.items():
+        assert torch.equal(recorded.state[name], expected), name
+    for name, tensor in encoded_graphs._recorded[recorded].static.items():
+        assert recorded.state[name] is not tensor
+
+
+@gpu
+def test_training_on_a_gpu_repeats_exactly_and_forks_go_on_as_their_parent() -> None:
+    first, second = population(False, "cuda"), population(False, "cuda")
+    for each in (first, second):
+        each.train(1)
+    assert first.digests() == second.digests()
+    fork = first.fork([1])
+    first.train(2)
+    fork.train(2)
+    assert fork.digests() == first.digests()[1:]
+    np.testing.assert_array_equal(first.evaluate(3).returns[1:], fork.evaluate(3).returns)
+
+
+@gpu
+def test_a_member_trains_alone_as_among_others_on_a_gpu() -> None:
+    both, alone = population(False, "cuda"), population(False, "cuda", seeds=(4,))
+    for each in (both, alone):
+        each.train(2)
+    assert both.digests()[1] == alone.digests()[0]
+
+
+@gpu
+def test_one_optimiser_step_on_a_gpu_is_close_to_the_cpu() -> None:
+    """bfloat16 has 8 bits: gradients agree in direction, and losses to a few per cent."""
+    on_gpu, on_cpu = population(False, "cuda"), population(False, "cpu")
+    encoded.collect(on_cpu, torch.zeros(2, len(PPO.totals), dtype=torch.float64))
+    on_cpu.buffer["advantage"].normal_(generator=torch.Generator().manual_seed(0))
+    on_gpu.buffer = {name: tensor.to("cuda") for name, tensor in on_cpu.buffer.items()}
+    gradients = []
+    for each in (on_cpu, on_gpu):
+        names = ("observation", "action", "log_prob", "advantage", "return")
+        batch = {name: each.buffer[name].flatten(1, 2)[:1] for name in names}
+        gradient, statistics = each._gradient(slice(0, 1), batch)
+        gradients.append(gradient.cpu())
+        assert all(bool(torch.isfinite(each).all()) for each in statistics)
+    cosine = torch.cosine_similarity(*gradients)
+    assert float(cosine) > 0.99
+
+
+@gpu
+def test_observations_are_read_from_pinned_memory() -> None:
+    made = population(False, "cuda")
+    made.train(1)
+    assert isinstance(made.environments, ExternalEnvironments)
+    (half, *_) = encoded_gpu.halves(made.environments)
+    assert torch.from_numpy(half._simulator(0).observation).is_pinned()
