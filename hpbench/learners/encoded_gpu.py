@@ -85,13 +85,13 @@ def pin(simulator: Simulator, shown: NDArray[Any]) -> None:
     done, copies take longer, and that is all."""
     if simulator not in _pinned:
         _pinned.add(simulator)
-        address, runtime = shown.ctypes.data, torch.cuda.cudart()
+        address, runtime = shown.ctypes.data, torch.cuda.cudart()  # type: ignore[no-untyped-call]
         if int(runtime.cudaHostRegister(address, shown.nbytes, 0)) == 0:
             weakref.finalize(simulator, _unpin, address).atexit = False
 
 
 def _unpin(address: int) -> None:
-    torch.cuda.cudart().cudaHostUnregister(address)
+    torch.cuda.cudart().cudaHostUnregister(address)  # type: ignore[no-untyped-call]
 
 
 def finish_copies(device: torch.device) -> None:

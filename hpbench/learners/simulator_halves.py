@@ -5,6 +5,7 @@ Copies do not know each other, so a simulator that is split shows what it would 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,6 +95,6 @@ def _within(env: int, rows: slice) -> bool:
 def make_parts(maker: SimulatorMaker, envs: int, evaluation: bool, task: str, parts: int) -> Simulator:
     """A simulator in the processes of the shared pool; of several parts, if there are to be more than one."""
     bounds = [part * envs // parts for part in range(parts + 1)]
-    sizes = [stop - start for start, stop in zip(bounds[:-1], bounds[1:], strict=True)]
+    sizes = [stop - start for start, stop in itertools.pairwise(bounds)]
     made = [shared_pool().make(maker, size, evaluation, task) for size in sizes]
     return Halves(made, sizes) if parts > 1 else made[0]

@@ -64,7 +64,7 @@ class TensorPopulation(Population):
         self.environments: Environments = (
             Environments(task, envs)
             if task.simulator is None
-            else ExternalEnvironments(task, envs, spread=self.device.type != "cpu")
+            else ExternalEnvironments(task, envs, spread=self.device.type != "cpu" and task.encoder != "mlp")
         )
         self._arguments: tuple[list[Tensor], Any] | None = None
         self._build(task)
@@ -211,9 +211,22 @@ class TensorPopulation(Population):
     def _play(self, episodes: int) -> Evaluation:
         keys, calls = self.state["rng_keys"][:, Stream.EVALUATION], self.state["rng_calls"][:, Stream.EVALUATION]
         envs = self.environments.of_evaluation(episodes)
-        result = play(envs, self.state["env_physics"], self._policy(), self.evaluation_draws, keys, calls)
+        policy, physics = self._policy(), self.state["env_physics"]
+        if isinstance(envs, ExternalEnvironments) and self.device.type != "cpu":
+            # Simulators are on the CPU, and there is little to a step beside them: only the policy is asked elsewhere.
+            result = play(
+                envs, physics.cpu(), self._from_the_cpu(policy), self.evaluation_draws, keys.cpu(), calls.cpu()
+            )
+        else:
+            result = play(envs, physics, policy, self.evaluation_draws, keys, calls)
         calls += PLAY_CALLS
         return result
+
+    def _from_the_cpu(self, policy: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        def act(observation: Tensor, draws: Tensor) -> Tensor:
+            return policy(observation.to(self.device), draws.to(self.device)).cpu()
+
+        return act
 
     # -- hyperparameters and random numbers
 
