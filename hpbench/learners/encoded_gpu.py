@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hpbench.learners import encoded_graphs
 from hpbench.learners.external import ExternalEnvironments
 from hpbench.learners.simulator_halves import Halves
 from hpbench.learners.snapshot import State
@@ -121,7 +122,7 @@ def collect(population: OnPolicy, totals: Tensor) -> None:
     records: list[list[State]] = []
     buffer["observation"][:, 0] = state["env_observation"]
     buffer["final_value"].zero_()
-    parts = halves(environments)
+    parts, look = halves(environments), encoded_graphs.looking(population)
     for half in parts:
         half.worlds = {name: state[name][:, half.rows].cpu() for name in ON_THE_CPU}
         records.append([])
@@ -129,8 +130,7 @@ def collect(population: OnPolicy, totals: Tensor) -> None:
     def act(half: Half, t: int) -> None:
         """Choose actions, and let the simulators begin the step."""
         rows = half.rows
-        output, value, log_std = networks.outputs(parameters, buffer["observation"][:, t, rows])
-        action, log_prob = networks.sample(output, log_std, action_draws[:, t, rows])
+        action, log_prob, value = look(buffer["observation"][:, t, rows], action_draws[:, t, rows])
         half.begin(half.worlds, physics, action.cpu())
         for name, numbers in (("action", action), ("value", value), ("log_prob", log_prob)):
             buffer[name][:, t, rows] = numbers

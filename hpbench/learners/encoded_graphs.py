@@ -1,12 +1,13 @@
-"""Optimiser steps of policies with an encoder as CUDA graphs: recorded once for each size of minibatch, then replayed.
+"""What policies with an encoder do on a GPU as CUDA graphs: recorded once for each size of batch, then replayed.
 
-A step is some hundred kernels, and with minibatches of a few thousand images launching them takes as long as running
-them. The recorded work is the learner's own; it reads and writes memory that stays where it is, of which the state gets
-copies when an update is over.
+Choosing actions is some fifty kernels and an optimiser step some hundred. With the usual sizes of batches, launching
+them takes as long as running them. The recorded work is the learner's own; it reads and writes memory that stays where
+it is, of which the state gets copies when an update is over.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -17,18 +18,23 @@ from torch import Tensor
 from hpbench.learners.encoders import EncodedActorCritic
 
 if TYPE_CHECKING:
+    from hpbench.learners.on_policy import OnPolicy
     from hpbench.learners.ppo import PPO
 
 STATE = ("parameters", "adam_mean", "adam_square", "adam_steps", "hyperparameters")
 """What an optimiser step reads of the state, and changes but for the last."""
 COMPILED = False
-"""Whether the loss is compiled before it is recorded."""
+"""Whether the networks are compiled before they are recorded."""
+
+Seen = tuple[Tensor, Tensor, Tensor]
+"""Actions ``[members, envs, width]``; their log-probabilities and the observations' values, each ``[members, envs]``."""
 
 _recorded: WeakKeyDictionary[PPO, Recorded] = WeakKeyDictionary()
+_looking: WeakKeyDictionary[OnPolicy, Looking] = WeakKeyDictionary()
 
 
-def suits(population: PPO) -> bool:
-    """Whether the population's optimiser steps can be recorded: on a GPU, with an encoder."""
+def suits(population: OnPolicy) -> bool:
+    """Whether the population's work can be recorded: on a GPU, with an encoder."""
     return population.device.type == "cuda" and isinstance(population.networks, EncodedActorCritic)
 
 
@@ -47,6 +53,77 @@ def release(population: PPO) -> None:
         for name, tensor in recorded.static.items():
             if population.state[name] is tensor:
                 population.state[name] = tensor.clone()
+
+
+def looking(population: OnPolicy) -> Callable[[Tensor, Tensor], Seen]:
+    """How to choose actions with the present parameters, from observations ``[members, envs, observation_size]`` and
+    uniforms ``[members, envs, action_draws]``. What it returns is overwritten when it is called with the same number
+    again."""
+    if not suits(population):
+        return functools.partial(look, population.networks, population.state["parameters"])
+    if population not in _looking:
+        _looking[population] = Looking(population.state["parameters"])
+    recorded = _looking[population]
+    recorded.parameters.copy_(population.state["parameters"])
+    return functools.partial(recorded.look, population.networks)
+
+
+def look(networks: Any, parameters: Tensor, observation: Tensor, draws: Tensor) -> Seen:
+    """Choose actions: what :func:`looking` records."""
+    output, value, log_std = networks.outputs(parameters, observation)
+    action, log_prob = networks.sample(output, log_std, draws)
+    return action, log_prob, value
+
+
+class Looking:
+    """The recorded choice of actions of one population, with ``parameters`` of its own."""
+
+    def __init__(self, parameters: Tensor) -> None:
+        self.parameters = parameters.clone()
+        self._work: dict[int, tuple[Tensor, Tensor, list[Tensor], Callable[[], None]]] = {}
+
+    def look(self, networks: Any, observation: Tensor, draws: Tensor) -> Seen:
+        """See :func:`looking`."""
+        envs = observation.shape[1]
+        if envs not in self._work:
+            self._work[envs] = self._prepare(networks, observation, draws)
+        seen, uniforms, results, work = self._work[envs]
+        seen.copy_(observation)
+        uniforms.copy_(draws)
+        work()
+        action, log_prob, value = results
+        return action, log_prob, value
+
+    def _prepare(
+        self, networks: Any, observation: Tensor, draws: Tensor
+    ) -> tuple[Tensor, Tensor, list[Tensor], Callable[[], None]]:
+        seen, uniforms, results = observation.clone(), draws.clone(), list[Tensor]()
+        networks = compiled(networks) if COMPILED else networks
+
+        def work() -> None:
+            results[:] = look(networks, self.parameters, seen, uniforms)
+
+        return seen, uniforms, results, record_graph(work)
+
+
+class Compiled(EncodedActorCritic):
+    """The same networks with their pass compiled: kernels that follow each other become one."""
+
+    def outputs(self, parameters: Tensor, observation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See the base class."""
+        given: tuple[Tensor, Tensor, Tensor] = _compiled_outputs()(self, parameters, observation)
+        return given
+
+
+def compiled(networks: EncodedActorCritic) -> Compiled:
+    """Those networks as :class:`Compiled` ones."""
+    return Compiled(networks.actor, networks.critic, networks.log_std, networks.encoder)
+
+
+@functools.cache
+def _compiled_outputs() -> Callable[..., Any]:
+    compiled_function: Callable[..., Any] = torch.compile(EncodedActorCritic.outputs, dynamic=False)
+    return compiled_function
 
 
 class Recorded:
@@ -89,14 +166,13 @@ class Recorded:
             for name, tensor in self.static.items():
                 tensor.copy_(population.state[name])
 
-        loss: Any = population._loss
-        if COMPILED:
-            population._loss = torch.compile(loss, dynamic=False)  # type: ignore[method-assign]
+        networks = population.networks
+        assert isinstance(networks, EncodedActorCritic)
         try:
+            population.networks = compiled(networks) if COMPILED else networks
             recorded = self._record(work)
         finally:
-            population.__dict__.pop("_loss", None)
-            population.state = kept[0]
+            population.networks, population.state = networks, kept[0]
         for name, tensor in self.static.items():
             tensor.copy_(kept[1][name])
         return place, recorded
