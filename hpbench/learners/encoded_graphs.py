@@ -27,7 +27,7 @@ COMPILED = False
 """Whether the networks are compiled before they are recorded."""
 
 Seen = tuple[Tensor, Tensor, Tensor]
-"""Actions ``[members, envs, width]``; their log-probabilities and the observations' values, each ``[members, envs]``."""
+"""Actions ``[members, envs, width]``; their log-probabilities, and values of observations, each ``[members, envs]``."""
 
 _recorded: WeakKeyDictionary[PPO, Recorded] = WeakKeyDictionary()
 _looking: WeakKeyDictionary[OnPolicy, Looking] = WeakKeyDictionary()
