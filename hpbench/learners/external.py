@@ -207,8 +207,9 @@ class ExternalEnvironments(Environments):
 
     def _saved(self, simulator: Simulator, size: int) -> NDArray[np.uint8]:
         rows = np.zeros((self.envs, size), dtype=np.uint8)
-        for env, row in enumerate(rows):
-            data = simulator.save(env)
+        together = getattr(simulator, "save_all", None)  # in processes, a message for each copy takes long
+        saved = map(simulator.save, range(self.envs)) if together is None else together(range(self.envs))
+        for row, data in zip(rows, saved, strict=True):
             _LENGTH.pack_into(row, 0, len(data))
             row[_LENGTH.size : _LENGTH.size + len(data)] = np.frombuffer(data, dtype=np.uint8)
         return rows

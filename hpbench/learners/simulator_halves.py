@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpbench.learners.simulator_pool import shared_pool
+from hpbench.learners.simulator_pool import PooledSimulator, shared_pool
 from hpbench.tasks.simulator import Simulator, SimulatorMaker
 
 
@@ -22,11 +22,11 @@ class Halves:
     Its arrays are copies of those of its parts, made when they are read.
 
     Args:
-        parts: the simulators; the copies are theirs, one part after the other.
+        parts: the simulators, in a pool; the copies are theirs, one part after the other.
         sizes: how many copies each of them has.
     """
 
-    def __init__(self, parts: Sequence[Simulator], sizes: Sequence[int]) -> None:
+    def __init__(self, parts: Sequence[PooledSimulator], sizes: Sequence[int]) -> None:
         self.parts = list(parts)
         ends = np.cumsum(sizes).tolist()
         self.rows = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
@@ -65,6 +65,14 @@ class Halves:
         part, index = self._place(env)
         return part.save(index)
 
+    def save_all(self, which: Sequence[int]) -> list[bytes]:
+        """The same of several copies, in one message to each process."""
+        saved: dict[int, bytes] = {}
+        for part, rows in zip(self.parts, self.rows, strict=True):
+            mine = [env for env in which if _within(env, rows)]
+            saved.update(zip(mine, part.save_all([env - rows.start for env in mine]), strict=True))
+        return [saved[env] for env in which]
+
     def load(self, env: int, state: bytes) -> None:
         """Become exactly what was saved."""
         part, index = self._place(env)
@@ -80,7 +88,7 @@ class Halves:
         for part in self.parts:
             part.close()
 
-    def _place(self, env: int) -> tuple[Simulator, int]:
+    def _place(self, env: int) -> tuple[PooledSimulator, int]:
         for part, rows in zip(self.parts, self.rows, strict=True):
             if _within(env, rows):
                 return part, env - rows.start

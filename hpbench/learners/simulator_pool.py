@@ -46,6 +46,9 @@ from hpbench.tasks.simulator import Simulator, SimulatorMaker
 PATIENCE = 300.0
 """Seconds after which a worker that has not answered counts as stuck. Replaying long episodes takes some seconds."""
 
+MANY = 8
+"""Cores, of which the caller can have one for itself."""
+
 _BOOT = "import sys; sys.path[:] = {path!r}; from hpbench.learners.simulator_worker import work; work({socket})"
 
 
@@ -53,7 +56,8 @@ class SimulatorPool:
     """Worker processes that run simulators.
 
     Args:
-        processes: how many; None: as many as there are cores for this process.
+        processes: how many; None: as many as there are cores for this process, but for one where there are many: the
+            caller has work to do meanwhile.
         patience: seconds to wait for an answer.
 
     Raises:
@@ -61,7 +65,8 @@ class SimulatorPool:
     """
 
     def __init__(self, processes: int | None = None, patience: float = PATIENCE) -> None:
-        count = len(os.sched_getaffinity(0)) if processes is None else processes
+        cores = len(os.sched_getaffinity(0))
+        count = cores - (cores > MANY) if processes is None else processes
         if count < 1:
             raise InvalidConfiguration(f"A pool needs at least one process, got {count}.")
         self.owner = os.getpid()
