@@ -134,10 +134,7 @@ class Recorded:
         buffer: the rollouts that they read; with another buffer they are worth nothing.
     """
 
-    def __init__(
-        self, population: PPO, totals: Tensor, record: Callable[[Callable[[], None]], Callable[[], None]] | None = None
-    ) -> None:
-        self._record = record_graph if record is None else record
+    def __init__(self, population: PPO, totals: Tensor) -> None:
         self.static = {name: population.state[name].clone() for name in STATE}
         self.buffer, self._totals = population.buffer, torch.zeros_like(totals)
         self._work: dict[int, tuple[Tensor, Callable[[], None]]] = {}
@@ -170,7 +167,7 @@ class Recorded:
         assert isinstance(networks, EncodedActorCritic)
         try:
             population.networks = compiled(networks) if COMPILED else networks
-            recorded = self._record(work)
+            recorded = record_graph(work)
         finally:
             population.networks, population.state = networks, kept[0]
         for name, tensor in self.static.items():

@@ -35,15 +35,24 @@ def split(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hpbench.learners.external.SPLIT", 2)
 
 
-def test_halves_in_processes_give_the_same_rollouts_as_one_simulator_here() -> None:
+def replayed(work: Callable[[], None]) -> Callable[[], None]:
+    """Stands for recording on a GPU: the work is done before, and done again whenever it is asked for."""
+    work()
+    return work
+
+
+def test_halves_in_processes_give_the_same_rollouts_as_one_simulator_here(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, halved = population(spread=False), population(spread=True)
     assert not encoded_gpu.suits(plain)
     assert encoded_gpu.suits(halved)
     assert isinstance(halved.environments, ExternalEnvironments)
     for each, collect in ((plain, encoded.collect), (halved, encoded_gpu.collect)):
         totals = torch.zeros(each.members, len(each.totals), dtype=torch.float64)
-        for _ in range(3):  # episodes end on the way
-            collect(each, totals)
+        for recorded in (False, True, True):  # episodes end on the way
+            with monkeypatch.context() as patch:
+                patch.setattr(encoded_graphs, "suits", lambda _, answer=recorded: answer)
+                patch.setattr(encoded_graphs, "record_graph", replayed)
+                collect(each, totals)
         each.state["totals"] = totals
         each.settle()
     assert isinstance(halved.environments._simulator(0), Halves)
@@ -54,12 +63,8 @@ def test_halves_in_processes_give_the_same_rollouts_as_one_simulator_here() -> N
 
 
 def test_recorded_optimiser_steps_are_those_of_the_learner(monkeypatch: pytest.MonkeyPatch) -> None:
-    def record(work: Callable[[], None]) -> Callable[[], None]:
-        work()  # as on a GPU, where it is done before it is recorded
-        return work
-
-    original, recording = encoded_graphs.Recorded.__init__, []
-    monkeypatch.setattr(encoded_graphs.Recorded, "__init__", lambda self, *args: original(self, *args, record))
+    recording: list[PPO] = []
+    monkeypatch.setattr(encoded_graphs, "record_graph", replayed)
     monkeypatch.setattr(encoded_graphs, "suits", recording.__contains__)
     plain, recorded = population(spread=False), population(spread=False)
     recording.append(recorded)
