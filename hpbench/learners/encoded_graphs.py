@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from hpbench.learners.encoders import EncodedActorCritic
+from hpbench.learners.impala import Impala
 
 if TYPE_CHECKING:
     from hpbench.learners.on_policy import OnPolicy
@@ -34,8 +35,10 @@ _looking: WeakKeyDictionary[OnPolicy, Looking] = WeakKeyDictionary()
 
 
 def suits(population: OnPolicy) -> bool:
-    """Whether the population's work can be recorded: on a GPU, with an encoder."""
-    return population.device.type == "cuda" and isinstance(population.networks, EncodedActorCritic)
+    """Whether the population's work can be recorded: on a GPU, with an encoder of images. (The one of glyphs takes
+    constants to the GPU on the way, which a graph cannot hold.)"""
+    networks = population.networks
+    return population.device.type == "cuda" and isinstance(getattr(networks, "encoder", None), Impala)
 
 
 def minibatch(population: PPO, index: Tensor, totals: Tensor) -> None:
