@@ -172,6 +172,7 @@ def whole(encoder: str, envs: int, steps: int, seconds: float, device: str, prof
     """PPO at the published values; ``profile``: where a table of what took time goes."""
     config = PPOConfig(num_envs=envs, num_steps=steps, normalize_reward=True, encoder=encoder)
     started = time.perf_counter()
+    print(f"whole {encoder} {envs} x {steps}", flush=True)
     population = PPO(TASKS["coinrun"], [0], config, dict(PUBLISHED.values), device=device)
     made = time.perf_counter() - started
     population.train(1)
@@ -198,17 +199,7 @@ def whole(encoder: str, envs: int, steps: int, seconds: float, device: str, prof
         synchronise(device)
         rollouts += 1
     spent = time.perf_counter() - start
-    if profile is not None:
-        kinds = [torch.profiler.ProfilerActivity.CPU]
-        kinds += [torch.profiler.ProfilerActivity.CUDA] if device == "cuda" else []
-        with torch.profiler.profile(activities=kinds) as profiler:
-            population.train(1)
-            synchronise(device)
-        averages = profiler.key_averages()
-        by = "self_cuda_time_total" if device == "cuda" else "self_cpu_time_total"
-        tables = [averages.table(sort_by=order, row_limit=40) for order in (by, "self_cpu_time_total")]
-        profile.write_text("\n".join(tables))
-    return {
+    result = {
         "encoder": encoder,
         "envs": envs,
         "steps": steps,
@@ -217,6 +208,17 @@ def whole(encoder: str, envs: int, steps: int, seconds: float, device: str, prof
         "first_seconds": round(warm, 1),
         "seconds_of_parts_per_rollout": {name: round(value / rollouts, 4) for name, value in parts.items()},
     }
+    print("whole", result, flush=True)
+    if profile is not None:
+        activity = torch.profiler.ProfilerActivity
+        kinds = [activity.CUDA if device == "cuda" else activity.CPU]  # both would take minutes to put together
+        with torch.profiler.profile(activities=kinds) as profiler:
+            population.train(1)
+            synchronise(device)
+        averages = profiler.key_averages()
+        by = "self_cuda_time_total" if device == "cuda" else "self_cpu_time_total"
+        profile.write_text(averages.table(sort_by=by, row_limit=40))
+    return result
 
 
 def main() -> None:

@@ -125,7 +125,7 @@ class EncodedActorCritic(Policy):
         """
         of_members = []
         for row, images in zip(parameters, observation, strict=True):
-            layers = self.encoder.activations(self._pieces(row), images)
+            layers = self.encoder.activations(self._pieces(row)[: len(self.encoder.parts)], images)
             of_members.append([layer.float().unsqueeze(2).flatten(2).mean(dim=2) for layer in layers])
         return [torch.stack(layer) for layer in zip(*of_members, strict=True)]
 
@@ -134,12 +134,15 @@ class EncodedActorCritic(Policy):
         1, log_std]``. Arguments as of :meth:`activations`."""
         outputs, values = [], []
         for row, seen in zip(parameters, observation, strict=True):
-            features = self.encoder.activations(self._pieces(row), seen)[-1]
-            actor, actor_bias, critic, critic_bias, _ = torch.split(row, self._parts)[len(self.encoder.parts) :]
+            pieces, encoded = self._pieces(row), len(self.encoder.parts)
+            features = self.encoder.activations(pieces[:encoded], seen)[-1]
+            actor, actor_bias, critic, critic_bias, _ = pieces[encoded:]
             outputs.append(torch.addmm(actor_bias, features, actor.view(self.actor.sizes)))
             values.append(torch.addmm(critic_bias, features, critic.view(self.critic.sizes))[:, 0])
         log_std = parameters[:, None, self.size - self.log_std :]
         return torch.stack(outputs), torch.stack(values), log_std
 
     def _pieces(self, row: Tensor) -> list[Tensor]:
-        return list(torch.split(row, self._parts)[: len(self.encoder.parts)])
+        """The parts of a member's row. On a GPU, those of a copy: which kernel multiplies matrices depends on where in
+        memory they begin, and a row among others begins elsewhere than a row alone."""
+        return list(torch.split(row.clone() if row.is_cuda else row, self._parts))

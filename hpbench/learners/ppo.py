@@ -270,19 +270,22 @@ class PPO(OnPolicy):
             active: bool ``[members]``; the others are left as they are. None: all.
             counts: how many of the steps count for each member, the others are padding. None: all.
         """
-        rows = torch.arange(self.members, device=self.device)[:, None]
         names = ("observation", "action", "log_prob", "advantage", "return")
-        batch = {name: self.buffer[name].flatten(1, 2)[rows, index] for name in names}
         if isinstance(self.networks, EncodedActorCritic):  # member by member: what is kept for backward is large
-            each = [{name: part[i : i + 1] for name, part in batch.items()} for i in range(self.members)]
+            each = [
+                {name: self.buffer[name][i].flatten(0, 1)[index[i]][None] for name in names}
+                for i in range(self.members)
+            ]
             results = [self._gradient(slice(i, i + 1), one) for i, one in enumerate(each)]
             gradient = torch.cat([result[0] for result in results])
             statistics = tuple(map(torch.cat, zip(*(result[1] for result in results), strict=True)))
         else:
+            rows = torch.arange(self.members, device=self.device)[:, None]
+            batch = {name: self.buffer[name].flatten(1, 2)[rows, index] for name in names}
             gradient, statistics = self._gradient(slice(None), batch, counts)
         with torch.no_grad():
             optimiser = {name: self.state[name] for name in OPTIMISER}
-            moved, norms = self._descend(optimiser, gradient, self.state["hyperparameters"], active)
+            moved, norms = self._descend_apart(optimiser, gradient, self.state["hyperparameters"], active)
             self.state |= moved
             columns = torch.stack((*statistics, *norms, torch.ones_like(norms[0])), dim=1)
             # What a member without a minibatch left would have got may be anything, NaN too.
@@ -321,6 +324,23 @@ class PPO(OnPolicy):
             clip_fraction = average(((ratio - 1.0).abs() > clip_range).float(), share)
         statistics = (policy_loss, value_loss, entropy / self.networks.entropy_unit, kl, clip_fraction)
         return loss, tuple(s.detach() for s in statistics)
+
+    def _descend_apart(
+        self, optimiser: State, gradient: Tensor, table: Tensor, active: Tensor | None
+    ) -> tuple[State, list[Tensor]]:
+        """:meth:`_descend`; on a GPU with an encoder, member by member: there, in which order the norm of a long row
+        is summed up depends on how many rows there are, and where in memory it begins."""
+        if active is not None or self.device.type == "cpu" or not isinstance(self.networks, EncodedActorCritic):
+            return self._descend(optimiser, gradient, table, active)
+        rows = [slice(i, i + 1) for i in range(len(gradient))]
+        parts = [
+            self._descend(
+                {name: part[row] for name, part in optimiser.items()}, gradient[row].clone(), table[row], None
+            )
+            for row in rows
+        ]
+        moved = {name: torch.cat([part[0][name] for part in parts]) for name in optimiser}
+        return moved, [torch.cat(norm) for norm in zip(*(part[1] for part in parts), strict=True)]
 
     def _descend(
         self, optimiser: State, gradient: Tensor, table: Tensor, active: Tensor | None

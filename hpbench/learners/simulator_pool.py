@@ -40,6 +40,7 @@ from hpbench.learners.simulator_worker import (
     STEP,
     map_array,
     receive,
+    spin,
 )
 from hpbench.tasks.simulator import Simulator, SimulatorMaker
 
@@ -47,9 +48,13 @@ PATIENCE = 300.0
 """Seconds after which a worker that has not answered counts as stuck. Replaying long episodes takes some seconds."""
 
 MANY = 8
-"""Cores, of which the caller can have one for itself."""
+"""Cores, of which the caller can have one for itself, and the others may be kept busy waiting."""
+SPINNING = 0.005
+"""Seconds to keep a core busy waiting for a message before the process sleeps, where there are many."""
 
-_BOOT = "import sys; sys.path[:] = {path!r}; from hpbench.learners.simulator_worker import work; work({socket})"
+_BOOT = (
+    "import sys; sys.path[:] = {path!r}; from hpbench.learners.simulator_worker import work; work({socket}, {spinning})"
+)
 
 
 class SimulatorPool:
@@ -71,7 +76,8 @@ class SimulatorPool:
             raise InvalidConfiguration(f"A pool needs at least one process, got {count}.")
         self.owner = os.getpid()
         self.broken = ""
-        self.workers = [_Worker(patience) for _ in range(count)]
+        spinning = SPINNING if count < cores and cores > MANY else 0.0
+        self.workers = [_Worker(patience, spinning) for _ in range(count)]
         self._numbers = itertools.count()
         self._left: list[int] = []
         self._end = weakref.finalize(self, _end_all, self.workers, self.owner)  # at exit, if not before
@@ -284,11 +290,11 @@ class PooledSimulator:
 class _Worker:
     """The parent's end of a worker process. Answers come in the order of the questions, whosever they are."""
 
-    def __init__(self, patience: float) -> None:
-        self.patience = patience
+    def __init__(self, patience: float, spinning: float) -> None:
+        self.patience, self._spinning = patience, spinning
         self.channel, theirs = socket.socketpair()
         self.channel.settimeout(patience)
-        command = [sys.executable, "-c", _BOOT.format(path=sys.path, socket=theirs.fileno())]
+        command = [sys.executable, "-c", _BOOT.format(path=sys.path, socket=theirs.fileno(), spinning=spinning)]
         with theirs:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),))
         self._asked: deque[tuple[int, bool]] = deque()
@@ -311,6 +317,7 @@ class _Worker:
         if waiting:
             return waiting.popleft()
         while True:
+            spin(self.channel, self._spinning)
             kind, _, size = HEADER.unpack(receive(self.channel, HEADER.size))
             payload = receive(self.channel, size) if size else b""
             owner, nobody = self._asked.popleft()
