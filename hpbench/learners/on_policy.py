@@ -133,7 +133,8 @@ class OnPolicy(TensorPopulation):
         for name in ("observation", "action", "reward"):
             newest = self.buffer[name][:, -last:, 0]
             if name == "observation" and isinstance(self.networks, EncodedActorCritic):
-                newest = self.networks.encoder.summary(newest)
+                # Member by member: on a GPU, the order of a sum depends on the shape of the whole.
+                newest = torch.cat([self.networks.encoder.summary(member) for member in newest.split(1)])
             self.state[f"snippet_{name}"][:, SNIPPET - last :] = newest
 
     def _snippet_width(self) -> int:

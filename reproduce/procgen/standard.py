@@ -70,7 +70,7 @@ def train(
         metrics = population.train(rollouts)
         part = time.perf_counter() - start
         training += part
-        last = point == points - 1 or time.perf_counter() - began + 2 * part > seconds
+        last = point == points - 1 or time.perf_counter() - began + part > seconds
         held_out = population.evaluate(4 * episodes if last else episodes).returns[0]
         row["curve"].append(
             {
@@ -103,16 +103,23 @@ def plot(rows: list[dict[str, Any]], published: dict[str, Any]) -> None:
         for row in (row for row in rows if row["task"] == game):
             steps = [point["steps"] / 1e6 for point in row["curve"]]
             for name, colour in colours.items():
-                axis.plot(steps, [point[name] for point in row["curve"]], color=colour, label=labels[name], alpha=0.8)
+                axis.plot(
+                    steps,
+                    [point[name] for point in row["curve"]],
+                    marker="o",
+                    color=colour,
+                    label=labels[name],
+                    alpha=0.8,
+                )
             axis.axhline(row["untrained"], color="grey", linestyle=":", label="untrained")
         for name, split in (("return", "train"), ("held_out", "test")):
-            points = published["games"].get(game, [])
+            points = [point for point in published["games"].get(game, []) if point[split]]
             axis.errorbar(
                 [point["steps"] / 1e6 for point in points],
                 [np.mean(point[split]) for point in points],
                 [np.ptp(point[split]) / 2 for point in points],
                 color=colours[name],
-                marker="o" if split == "train" else "s",
+                marker="x" if split == "train" else "+",
                 linestyle="none",
                 capsize=3,
                 label=f"published, {labels[name]}",
@@ -137,10 +144,10 @@ def table(rows: list[dict[str, Any]], published: dict[str, Any]) -> str:
             if not reached:
                 continue
             nearest = [min(curve, key=lambda own: abs(own["steps"] - point["steps"])) for curve in reached]
-            cells = [game, f"{point['steps'] / 1e6:.1f}"]
+            cells = [game, f"{point['steps'] / 1e6:.2f}"]
             for name, split in (("return", "train"), ("held_out", "test")):
-                cells.append(", ".join(f"{own[name]:.1f}" for own in nearest))
-                cells.append(", ".join(f"{value:.1f}" for value in point[split]))
+                cells.append(", ".join(f"{own[name]:.2f}" for own in nearest))
+                cells.append(", ".join(f"{value:.2f}" for value in point[split]) or "-")
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

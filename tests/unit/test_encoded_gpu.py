@@ -81,6 +81,13 @@ def test_recorded_optimiser_steps_are_those_of_the_learner(monkeypatch: pytest.M
         assert recorded.state[name] is not tensor
 
 
+def different(one: PPO, other: PPO) -> list[str]:
+    """Which entries of the states differ, and by how much at most."""
+    one.settle()
+    pairs = [(name, tensor.double(), other.state[name].double()) for name, tensor in one.state.items()]
+    return [f"{name} by {float((a - b).abs().max())}" for name, a, b in pairs if not torch.equal(a, b)]
+
+
 @gpu
 def test_training_on_a_gpu_repeats_exactly_and_forks_go_on_as_their_parent() -> None:
     first, second = population(False, "cuda"), population(False, "cuda")
@@ -90,7 +97,7 @@ def test_training_on_a_gpu_repeats_exactly_and_forks_go_on_as_their_parent() -> 
     fork = first.fork([1])
     first.train(2)
     fork.train(2)
-    assert fork.digests() == first.digests()[1:]
+    assert different(fork, first.fork([1])) == []
     np.testing.assert_array_equal(first.evaluate(3).returns[1:], fork.evaluate(3).returns)
 
 
@@ -99,7 +106,7 @@ def test_a_member_trains_alone_as_among_others_on_a_gpu() -> None:
     both, alone = population(False, "cuda"), population(False, "cuda", seeds=(4,))
     for each in (both, alone):
         each.train(2)
-    assert both.digests()[1] == alone.digests()[0]
+    assert different(alone, both.fork([1])) == []
 
 
 @gpu
