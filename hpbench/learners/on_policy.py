@@ -134,7 +134,7 @@ class OnPolicy(TensorPopulation):
             newest = self.buffer[name][:, -last:, 0]
             if name == "observation" and isinstance(self.networks, EncodedActorCritic):
                 # Member by member: on a GPU, the order of a sum depends on the shape of the whole.
-                newest = torch.cat([self.networks.encoder.summary(member) for member in newest.split(1)])
+                newest = torch.cat([self.networks.encoder.summary(member) for member in torch.split(newest, 1)])
             self.state[f"snippet_{name}"][:, SNIPPET - last :] = newest
 
     def _snippet_width(self) -> int:
