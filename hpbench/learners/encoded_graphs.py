@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 STATE = ("parameters", "adam_mean", "adam_square", "adam_steps", "hyperparameters")
 """What an optimiser step reads of the state, and changes but for the last."""
 COMPILED = False
-"""Whether the networks are compiled before they are recorded. On an H100 they then trained 1.4 times as fast, after half
-a minute for each size of batch (``benchmarks/results/procgen_gpu.md``): set it for long runs."""
+"""Whether the networks are compiled before they are recorded. On an H100 they then trained 1.4 times as fast, after
+half a minute for each size of batch (``benchmarks/results/procgen_gpu.md``): set it for long runs."""
 
 Seen = tuple[Tensor, Tensor, Tensor]
 """Actions ``[members, envs, width]``; their log-probabilities, and values of observations, each ``[members, envs]``."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from hpbench import tasks
 from hpbench.learners import encoded, encoded_gpu, encoded_graphs
 from hpbench.learners.external import ExternalEnvironments
 from hpbench.learners.ppo import PPO, PPOConfig
 from hpbench.learners.simulator_halves import Halves
+from hpbench.tasks.base import Task
 from hpbench.tasks.procgen import PUBLISHED, TASKS
 
 pytest.importorskip("procgen")
@@ -19,8 +22,10 @@ CONFIG = PPOConfig(num_envs=6, num_steps=12, normalize_reward=True)
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
-def population(spread: bool, device: str = "cpu", seeds: tuple[int, ...] = (3, 4)) -> PPO:
-    made = PPO(TASKS["fruitbot"], seeds, CONFIG, dict(PUBLISHED.values), device=device)
+def population(
+    spread: bool, device: str = "cpu", seeds: tuple[int, ...] = (3, 4), task: Task = TASKS["fruitbot"]
+) -> PPO:
+    made = PPO(task, seeds, CONFIG, dict(PUBLISHED.values), device=device)
     if spread:
         assert isinstance(made.environments, ExternalEnvironments)
         made.settle()
@@ -48,7 +53,7 @@ def test_halves_in_processes_give_the_same_rollouts_as_one_simulator_here(monkey
     assert isinstance(halved.environments, ExternalEnvironments)
     for each, collect in ((plain, encoded.collect), (halved, encoded_gpu.collect)):
         totals = torch.zeros(each.members, len(each.totals), dtype=torch.float64)
-        for recorded in (False, True, True):  # episodes end on the way
+        for recorded in (False, True):
             with monkeypatch.context() as patch:
                 patch.setattr(encoded_graphs, "suits", lambda _, answer=recorded: answer)
                 patch.setattr(encoded_graphs, "record_graph", replayed)
@@ -59,6 +64,23 @@ def test_halves_in_processes_give_the_same_rollouts_as_one_simulator_here(monkey
     for name, expected in plain.state.items():
         assert torch.equal(halved.state[name], expected), name
     for name in ("observation", "action", "log_prob", "value", "reward", "done", "truncated", "last_value"):
+        torch.testing.assert_close(halved.buffer[name], plain.buffer[name], msg=name)
+
+
+def test_halves_restart_and_value_last_observations_as_one_simulator_does() -> None:
+    """NetHack does not restart by itself, and here it is cut off after a few steps."""
+    pytest.importorskip("nle")
+    task = replace(tasks.make("nethack/score"), max_episode_steps=5)
+    plain, halved = population(spread=False, task=task), population(spread=True, task=task)
+    for each, collect in ((plain, encoded.collect), (halved, encoded_gpu.collect)):
+        totals = torch.zeros(each.members, len(each.totals), dtype=torch.float64)
+        for _ in range(2):
+            collect(each, totals)
+        each.settle()
+    assert float(plain.buffer["truncated"].sum()) > 0
+    for name, expected in plain.state.items():
+        assert torch.equal(halved.state[name], expected), name
+    for name in ("observation", "action", "reward", "done", "truncated", "value", "final_value", "last_value"):
         torch.testing.assert_close(halved.buffer[name], plain.buffer[name], msg=name)
 
 
