@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hpbench.errors import InvalidConfiguration
 from hpbench.learners.external_native import Exchanges
 from hpbench.learners.rollout import NOISE, REWARD_SCALE, Environments, Transition, policy_action
 from hpbench.learners.simulator_pool import make_simulator
@@ -44,7 +45,7 @@ class Running:
         """It is made when it is first asked for, and closed when nobody has it any more."""
         if self._simulator is None:
             assert task.simulator is not None
-            self._simulator = make_simulator(task.simulator, envs, evaluation, task.id)
+            self._simulator = make_simulator(task.simulator, envs, evaluation, task.id, task.agents)
             weakref.finalize(self, self._simulator.close)
         return self._simulator
 
@@ -59,6 +60,9 @@ class ExternalEnvironments(Environments):
         task: has a simulator.
         envs: copies per member.
         evaluation: whether they play single episodes, on the levels for evaluation: what has ended does not go on.
+
+    Raises:
+        InvalidConfiguration: if they do not make whole worlds of a task with several agents.
     """
 
     NAMES = ("env_elapsed", "env_return", "env_queue", "env_observation", "env_simulator")
@@ -66,6 +70,11 @@ class ExternalEnvironments(Environments):
     def __init__(self, task: Task, envs: int, evaluation: bool = False) -> None:
         super().__init__(task, envs)
         assert task.simulator is not None
+        if envs % task.agents:
+            near = (envs // task.agents + 1) * task.agents
+            raise InvalidConfiguration(
+                f"num_envs={envs} must be a multiple of the {task.agents} agents of {task.id}, for example {near}"
+            )
         self.maker, self.evaluation = task.simulator, evaluation
         self.noisy = task.observation_dtype == "float32"
         self.noise_draws = 2 * task.observation_size if self.noisy else 0
@@ -207,7 +216,8 @@ class ExternalEnvironments(Environments):
         """Others, to play that many episodes per member; the last ones are kept."""
         if episodes not in self._evaluation:
             self._evaluation.clear()
-            self._evaluation[episodes] = ExternalEnvironments(self.task, episodes, evaluation=True)
+            envs = episodes * self.task.agents
+            self._evaluation[episodes] = ExternalEnvironments(self.task, envs, evaluation=True)
         return self._evaluation[episodes]
 
     def __getstate__(self) -> dict[str, Any]:
