@@ -8,7 +8,6 @@ rewards of all agents. What a world is made of is saved as plain numbers.
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -127,23 +126,16 @@ def _place(entity: Any) -> str:
 
 
 def _import(package: str, module: str) -> Any:
-    """A module of PettingZoo's, without what pygame says when it is imported.
+    """A module of PettingZoo's.
 
     Raises:
-        MissingExtra: if it is not installed.
+        MissingExtra: if it, or what it imports, is not installed.
     """
-    silent = "PYGAME_HIDE_SUPPORT_PROMPT"
-    kept = os.environ.get(silent)
-    os.environ[silent] = "1"
     try:
         return importlib.import_module(module)
-    except ImportError:
-        raise MissingExtra(package, "pettingzoo") from None
-    finally:
-        if kept is None:
-            del os.environ[silent]
-        else:
-            os.environ[silent] = kept
+    except ImportError as error:
+        missing = package if error.name is None else error.name.partition(".")[0]
+        raise MissingExtra(missing, "pettingzoo") from None
 
 
 def _pursuit() -> World:
