@@ -13,17 +13,68 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hpbench.errors import MissingExtra
+
 _GENERATOR = struct.Struct("<BI")
 _SIDES = ((-1, 0), (1, 0), (0, 1), (0, -1))
 """What the first four choices add to a place; the fifth stays."""
 
+Rows = slice | NDArray[np.int64]
+
 Place = tuple[int, int]
+
+
+class Pursuits:
+    """Worlds of it. See :class:`~hpbench.tasks.pettingzoo_worlds.Worlds`.
+
+    Args:
+        count: worlds.
+
+    Raises:
+        MissingExtra: if PettingZoo, or what it needs for this, is not installed.
+    """
+
+    def __init__(self, count: int) -> None:
+        try:
+            from pettingzoo.sisl.pursuit import pursuit_base
+        except ImportError as error:
+            missing = "pettingzoo" if error.name is None else error.name.partition(".")[0]
+            raise MissingExtra(missing, "pettingzoo") from None
+        self._worlds = [Pursuit(pursuit_base.Pursuit()) for _ in range(count)]
+
+    def begin(self, world: int, seed: int) -> None:
+        """A new episode."""
+        self._worlds[world].begin(seed)
+
+    def act(self, rows: Rows, actions: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """One step."""
+        worlds = zip(self._chosen(rows), actions.tolist(), strict=True)
+        rewards, ends = zip(*(world.act(chosen) for world, chosen in worlds), strict=True)
+        return np.array(rewards), np.array(ends)
+
+    def write(self, rows: Rows, seen: NDArray[np.float32]) -> None:
+        """What the agents see ``[worlds, agents, seen]``, from the left."""
+        for world, shown in zip(self._chosen(rows), seen, strict=True):
+            world.write(shown)
+
+    def save(self, world: int) -> bytes:
+        """All there is to a world."""
+        return self._worlds[world].save()
+
+    def load(self, world: int, state: bytes) -> None:
+        """Become what was saved."""
+        self._worlds[world].load(state)
+
+    def text(self, world: int) -> str:
+        """How many evaders are left, and where everybody is."""
+        return self._worlds[world].text()
+
+    def _chosen(self, rows: Rows) -> list[Pursuit]:
+        return self._worlds[rows] if isinstance(rows, slice) else [self._worlds[row] for row in rows]
 
 
 class Pursuit:
     """Pursuers that have to surround evaders, who walk at random, on a grid with a block in the middle.
-
-    See :class:`~hpbench.tasks.pettingzoo_worlds.World`.
 
     Args:
         game: PettingZoo's ``pursuit_base.Pursuit``, with shared rewards and evaders that are surrounded.

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hpbench.tasks.pettingzoo_particles import Rows
 from hpbench.tasks.pettingzoo_worlds import WORLDS
 
 STATE_BYTES = 512
@@ -29,14 +30,15 @@ class PettingZooMaker:
         world: a key of :data:`~hpbench.tasks.pettingzoo_worlds.WORLDS`.
         agents: of one world.
         seen: numbers that the agent with the longest observation sees.
+        in_process: whether one pass of NumPy steps all worlds; a pursuit is stepped in Python, one by one.
         state_bytes: the longest state of a copy.
     """
 
     world: str
     agents: int
     seen: int
+    in_process: bool = True
     state_bytes: int = STATE_BYTES
-    in_process: bool = False
     restarts_itself: bool = False
 
     def make(self, envs: int, evaluation: bool = False) -> PettingZooSimulator:
@@ -56,47 +58,56 @@ class PettingZooSimulator:
 
     def __init__(self, maker: PettingZooMaker, envs: int) -> None:
         assert envs % maker.agents == 0, "whole worlds only"
-        self._agents = maker.agents
-        self._worlds = [WORLDS[maker.world]() for _ in range(envs // maker.agents)]
+        self._agents, count = maker.agents, envs // maker.agents
+        self._worlds = WORLDS[maker.world](count)
         self.observation = np.zeros((envs, maker.seen + maker.agents), np.float32)
-        self.observation[:, maker.seen :] = np.tile(np.eye(maker.agents), (len(self._worlds), 1))
         self.reward = np.zeros(envs, np.float64)
         self.terminated = np.zeros(envs, np.bool_)
+        # The same memory by world and agent.
+        self._seen = self.observation.reshape(count, maker.agents, -1)
+        self._seen[..., maker.seen :] = np.eye(maker.agents)
+        self._reward, self._terminated = (each.reshape(count, -1) for each in (self.reward, self.terminated))
 
     def reset(self, which: Sequence[int], seeds: Sequence[int]) -> None:
         """Begin new episodes in the worlds of those copies, with the seed of their first agent."""
+        rows = []
         for env, seed in zip(which, seeds, strict=True):
-            if env % self._agents == 0:
-                self._worlds[env // self._agents].begin(seed)
-                self._show(env, 0.0, False)
+            world, agent = divmod(env, self._agents)
+            if agent == 0:
+                self._worlds.begin(world, seed)
+                rows.append(world)
+        self._show(np.array(rows, np.int64), 0.0, False)
 
     def step(self, actions: NDArray[Any], which: Sequence[int] | None = None) -> None:
         """One step of the worlds of those copies; the others stay as they are."""
-        for env in range(len(self.reward)) if which is None else which:
-            if env % self._agents == 0:
-                chosen = actions[env : env + self._agents].tolist()
-                self._show(env, *self._worlds[env // self._agents].act(chosen))
+        rows: Rows = slice(None)
+        if which is not None:
+            rows = np.array([env // self._agents for env in which if env % self._agents == 0], np.int64)
+        reward, terminated = self._worlds.act(rows, actions.reshape(-1, self._agents)[rows])
+        self._show(rows, reward[:, None], terminated[:, None])
 
     def save(self, env: int) -> bytes:
         """The world, if this is its first agent; of the others there is nothing more to say."""
-        return self._worlds[env // self._agents].save() if env % self._agents == 0 else b""
+        world, agent = divmod(env, self._agents)
+        return self._worlds.save(world) if agent == 0 else b""
 
     def load(self, env: int, state: bytes) -> None:
         """The world becomes exactly what was saved of its first agent."""
-        if env % self._agents == 0:
-            self._worlds[env // self._agents].load(state)
-            self._show(env, 0.0, False)
+        world, agent = divmod(env, self._agents)
+        if agent == 0:
+            self._worlds.load(world, state)
+            self._show(np.array([world]), 0.0, False)
 
     def snippet(self, env: int) -> str:
         """Where everybody is in the world of that copy."""
-        return self._worlds[env // self._agents].text()
+        return self._worlds.text(env // self._agents)
 
     def close(self) -> None:
-        """Let the worlds go. It can be called twice."""
-        self._worlds = []
+        """Nothing has to be freed."""
 
-    def _show(self, first: int, reward: float, terminated: bool) -> None:
-        """Fill the rows of a world, given its first copy."""
-        rows = slice(first, first + self._agents)
-        self._worlds[first // self._agents].write(self.observation[rows])
-        self.reward[rows], self.terminated[rows] = reward, terminated
+    def _show(self, rows: Rows, reward: Any, terminated: Any) -> None:
+        """Fill the arrays for those worlds, from ``[rows, 1]`` numbers."""
+        seen = self._seen[rows]  # a copy, where rows are numbers
+        self._worlds.write(rows, seen)
+        self._seen[rows] = seen
+        self._reward[rows], self._terminated[rows] = reward, terminated
