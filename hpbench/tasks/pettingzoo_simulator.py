@@ -30,15 +30,14 @@ class PettingZooMaker:
         world: a key of :data:`~hpbench.tasks.pettingzoo_worlds.WORLDS`.
         agents: of one world.
         seen: numbers that the agent with the longest observation sees.
-        in_process: whether one pass of NumPy steps all worlds; a pursuit is stepped in Python, one by one.
         state_bytes: the longest state of a copy.
     """
 
     world: str
     agents: int
     seen: int
-    in_process: bool = True
     state_bytes: int = STATE_BYTES
+    in_process: bool = True
     restarts_itself: bool = False
 
     def make(self, envs: int, evaluation: bool = False) -> PettingZooSimulator:
