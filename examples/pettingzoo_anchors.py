@@ -3,9 +3,9 @@
     python examples/pettingzoo_anchors.py                # all tasks: a minute on one core
     python examples/pettingzoo_anchors.py --tasks pursuit --episodes 32
 
-The random policy draws the actions of all agents uniformly from the task's choices. The scripted one is for the tasks in
-the plane: it is told what agents would have to tell each other, who should go where (to the landmarks and places on the
-line, so that the sum of the distances is least), and steers each agent there, on the axis with the longer way to go.
+The random policy draws the actions of all agents uniformly from the task's choices. The scripted one is for the tasks
+in the plane: it is told what agents would have to tell each other, who should go where (to the landmarks and places on
+the line, so that the sum of the distances is least), and steers each agent there, along the longer axis.
 Episodes have the seeds 0, 1, 2, ...; mean returns are written with their standard errors.
 """
 

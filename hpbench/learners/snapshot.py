@@ -28,7 +28,8 @@ class Evaluation:
 
     Args:
         returns: undiscounted, unscaled returns, float64 ``[members, episodes]``; NaN for a diverged member.
-        lengths: environment steps, those of all agents of a world together, int64 ``[members, episodes]``; 0 for a diverged member.
+        lengths: environment steps, those of all agents of a world together, int64 ``[members, episodes]``; 0 for a
+            diverged member.
     """
 
     returns: Floats

@@ -20,17 +20,19 @@ from hpbench.tasks.simulator import ExternalDynamics
 ANCHORS = "examples/pettingzoo_anchors.py, mpe2 1.1.1, PettingZoo 1.27.0"
 TOLD = f"a random policy and a scripted one that is told who should go where ({ANCHORS})"
 LEARNED = (
-    f"a random policy ({ANCHORS}), and PPO after 6.5 million steps, the best of three runs (reproduce/pettingzoo/long_runs.py)"
+    f"a random policy ({ANCHORS}), and PPO after 6.5 million steps, the best of three runs"
+    " (reproduce/pettingzoo/long_runs.py)"
 )
 
 MAPPO = (
-    "MAPPO (Yu et al. 2022, arXiv 2103.01955), scripts/train_mpe_scripts and config.py of github.com/marlbenchmark/on-policy"
+    "MAPPO (Yu et al. 2022, arXiv 2103.01955), scripts/train_mpe_scripts and config.py of"
+    " github.com/marlbenchmark/on-policy"
 )
 
 
 def _mappo(epochs: int, note: str = "") -> Mapping[str, HandTuned]:
-    """Published values, in our words. There, a minibatch is the whole rollout, of 128 worlds, and a time limit counts as
-    an end."""
+    """Published values, in our words. There, a minibatch is the whole rollout, of 128 worlds, and a time limit counts
+    as an end."""
     values = {
         "learning_rate": 7e-4,
         "entropy_coefficient": 0.01,

@@ -1,8 +1,8 @@
 """Cooperative scenarios of ``mpe2``, any number of worlds in one pass of NumPy: tens of times as fast as one by one.
 
-Agents in a plane push themselves, bounce off each other and may speak. ``mpe2`` begins the episodes and says what a world
-is made of; how it moves on, what it rewards and what it shows is computed here, in the same order of operations, so that
-every number is the same (the tests compare them all).
+Agents in a plane push themselves, bounce off each other and may speak. ``mpe2`` begins the episodes and says what a
+world is made of; how it moves on, what it rewards and what it shows is computed here, in the same order of operations,
+so that every number is the same (the tests compare them all).
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Particles:
             force[:, b] -= pushed[:, pair]
 
 
-# -- scenarios: the mean reward of all agents, and what each sees --------------------------------------------------------
+# -- scenarios: the mean reward of all agents, and what each sees ------------------------------------------------------
 
 
 def _spread_reward(p: Particles, rows: Rows) -> Floats:
@@ -147,7 +147,7 @@ def _spread_reward(p: Particles, rows: Rows) -> Floats:
     nearest = _distance(position[:, None], p.landmark[rows][:, :, None]).min(axis=2)
     collisions = (_distance(position[:, None], position[:, :, None]) < p.size + p.size).sum(axis=2) - 1.0
     shared = -nearest[:, 0] - nearest[:, 1] - nearest[:, 2]
-    return (shared[:, None] * 0.5 + -collisions * 0.5).mean(axis=1)
+    return _mean(shared[:, None] * 0.5 + -collisions * 0.5)
 
 
 def _spread_show(p: Particles, rows: Rows, seen: NDArray[np.float32]) -> None:
@@ -160,7 +160,8 @@ def _spread_show(p: Particles, rows: Rows, seen: NDArray[np.float32]) -> None:
 
 def _listener_reward(p: Particles, rows: Rows) -> Floats:
     """Minus the squared distance of the listener to its goal."""
-    return -np.square(p.position[rows, 1] - _goals(p, rows)[:, 0]).sum(axis=-1)
+    squared: Floats = np.square(p.position[rows, 1] - _goals(p, rows)[:, 0]).sum(axis=-1)
+    return -squared
 
 
 def _listener_show(p: Particles, rows: Rows, seen: NDArray[np.float32]) -> None:
@@ -174,7 +175,7 @@ def _reference_reward(p: Particles, rows: Rows) -> Floats:
     """Minus the distance to the goal: half the agent's that this one directs, half the mean of both."""
     own = -_distance(p.position[rows][:, ::-1], _goals(p, rows))
     shared = (own[:, 0] + own[:, 1]) / 2
-    return (shared[:, None] * 0.5 + own * 0.5).mean(axis=1)
+    return _mean(shared[:, None] * 0.5 + own * 0.5)
 
 
 def _reference_show(p: Particles, rows: Rows, seen: NDArray[np.float32]) -> None:
@@ -191,7 +192,7 @@ def _line_reward(p: Particles, rows: Rows) -> Floats:
     distance = np.sqrt((away[..., None, :] @ away[..., None])[..., 0, 0])  # a product, as in np.linalg.norm
     dealt = np.array([each[linear_sum_assignment(each)] for each in distance])
     reward = -dealt.clip(0, 2).mean(axis=1)
-    return np.repeat(reward[:, None], p.position.shape[1], axis=1).mean(axis=1)
+    return _mean(np.repeat(reward[:, None], p.position.shape[1], axis=1))
 
 
 def _line_show(p: Particles, rows: Rows, seen: NDArray[np.float32]) -> None:
@@ -202,7 +203,7 @@ def _line_show(p: Particles, rows: Rows, seen: NDArray[np.float32]) -> None:
 
 @dataclass(frozen=True)
 class Rules:
-    """What sets a scenario apart: rewards float64 ``[rows]``, and observations written into ``[rows, agents, seen]``."""
+    """What sets a scenario apart: rewards float64 ``[rows]``, observations into ``[rows, agents, seen]``."""
 
     reward: Callable[[Particles, Rows], Floats]
     show: Callable[[Particles, Rows, NDArray[np.float32]], None]
@@ -220,6 +221,12 @@ SCENARIOS: Mapping[str, Rules] = {
 def _distance(a: Floats, b: Floats) -> Floats:
     distance: Floats = np.sqrt(np.square(a - b).sum(axis=-1))
     return distance
+
+
+def _mean(rewards: Floats) -> Floats:
+    """Over agents, of ``[rows, agents]``."""
+    mean: Floats = rewards.mean(axis=1)
+    return mean
 
 
 def _relative(landmark: Floats, position: Floats) -> Floats:

@@ -1,8 +1,8 @@
 """PettingZoo's pursuit, any number of worlds in one pass of NumPy: hundreds of times as fast as one by one.
 
-Pursuers have to surround evaders, who walk at random, on a grid with a block in the middle. PettingZoo's own class begins
-episodes, and says what surrounds an evader where; its random generators go on here. The rules are its own to the last
-bit, which the tests compare over whole episodes.
+Pursuers have to surround evaders, who walk at random, on a grid with a block in the middle. PettingZoo's own class
+begins episodes, and says what surrounds an evader where; its random generators go on here. The rules are its own to the
+last bit, which the tests compare over whole episodes.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Pursuits:
         """Become what was saved."""
         whole = {name: int.from_bytes(state[i : i + 16], "little") for name, i in (("state", 0), ("inc", 16))}
         has_uint32, uinteger = _GENERATOR.unpack_from(state, 32)
-        bits = np.random.PCG64()
+        bits: Any = np.random.PCG64()
         bits.state = {"bit_generator": "PCG64", "state": whole, "has_uint32": has_uint32, "uinteger": uinteger}
         self._generators[world] = np.random.Generator(bits)
         cells = np.frombuffer(state, np.uint8, offset=32 + _GENERATOR.size)
@@ -147,7 +147,9 @@ class Pursuits:
         """How many of those there are in each cell: ``[worlds, cells + 1]``; nobody is nowhere."""
         width = self._nowhere + 1
         index = (np.arange(len(cells))[:, None] * width + cells).ravel()
-        return np.bincount(index, which.ravel(), len(cells) * width).reshape(len(cells), width)
+        count: Any = np.bincount(index, which.ravel(), len(cells) * width)  # float64, as there are weights
+        counted: NDArray[np.float64] = count.reshape(len(cells), width)
+        return counted
 
     def _caught(self, pursuers: Cells, evaders: Cells, free: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which evaders have a pursuer on every side that is open."""

@@ -1,9 +1,9 @@
 """Worlds of PettingZoo as a simulator whose copies are agents: one policy plays all of them.
 
-The copies of one world stand side by side, in PettingZoo's order of agents. To the learner each is an environment of its
-own; that they are one world shows in that they begin, step and end together and get the same reward. So that one policy
-can tell who it is, an observation ends in the agent's number as a one-hot code; where roles see less than others, zeros
-fill up, and where they can choose less, what they cannot choose counts as choice 0.
+The copies of one world stand side by side, in PettingZoo's order of agents. To the learner each is an environment of
+its own; that they are one world shows in that they begin, step and end together and get the same reward. So that one
+policy can tell who it is, an observation ends in the agent's number as a one-hot code; where roles see less than
+others, zeros fill up, and where they can choose less, what they cannot choose counts as choice 0.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Worlds of PettingZoo by name.
 
-PettingZoo's environments hand out turns, and keep records of each. Here all agents of a world act at once, and code of our
-own moves it on: a step is, number for number, what ``parallel_env().step`` computes. Every agent gets the mean of the
-rewards that PettingZoo gives to all agents.
+PettingZoo's environments hand out turns, and keep records of each. Here all agents of a world act at once, and code of
+our own moves it on: a step is, number for number, what ``parallel_env().step`` computes. Every agent gets the mean of
+the rewards that PettingZoo gives to all agents.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Worlds(Protocol):
         ...
 
     def act(self, rows: Rows, actions: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """One step of all agents ``[rows, agents]``: the reward of each, and whether the episode has ended, ``[rows]``."""
+        """One step of all agents ``[rows, agents]``: each one's reward, and whether the episode ended, ``[rows]``."""
         ...
 
     def write(self, rows: Rows, seen: NDArray[np.float32]) -> None:

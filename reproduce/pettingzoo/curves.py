@@ -6,9 +6,9 @@
 ``train`` keeps a row per task, tier and choice of values in ``curves.json`` and writes it at every point: a run that is
 stopped leaves what it has seen. ``plot`` draws ``curves.png``, and takes in rows from elsewhere (``--add FILE ...``).
 Points are mean returns of complete evaluation episodes per seed, before training and then at equal distances; steps are
-those of all agents. Values: PPO's defaults, what was published for the task, or short-sighted ones of our own, which are
-the defaults but for a discount of 0.9, a learning rate of 1e-3 and an entropy coefficient of 0.01. Speeds are those of
-the machine as it was, without evaluation.
+those of all agents. Values: PPO's defaults, what was published for the task, or short-sighted ones of our own, which
+are the defaults but for a discount of 0.9, a learning rate of 1e-3 and an entropy coefficient of 0.01. Speeds are
+those of the machine as it was, without evaluation.
 """
 
 from __future__ import annotations

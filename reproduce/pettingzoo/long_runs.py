@@ -2,9 +2,9 @@
 
     python -m reproduce.pettingzoo.long_runs --seconds 470      # a process per setting: wants as many cores
 
-Every run is one member whose seed is the number of its setting. Steps are those of all agents; points are the mean return
-of 200 evaluation episodes (pursuit: 20) and its standard error. ``long_runs.json`` was measured on a server, with a core
-for each run and 470 seconds, so runs of tasks that are slower to simulate, or of larger networks, are shorter.
+Every run is one member whose seed is the number of its setting. Steps are those of all agents; points are the mean
+return of 200 evaluation episodes (pursuit: 20) and its standard error. ``long_runs.json`` was measured on a server,
+with a core for each run and 470 seconds; runs of tasks that are slower to simulate, or of larger networks, are shorter.
 """
 
 from __future__ import annotations
