@@ -1,6 +1,7 @@
 """Long runs of PPO on PettingZoo tasks, from a few settings each: how far it gets, and the high anchor of the pursuit.
 
-    python -m reproduce.pettingzoo.long_runs --seconds 470      # a process per setting: wants as many cores
+    python -m reproduce.pettingzoo.long_runs train --seconds 470      # a process per setting: wants as many cores
+    python -m reproduce.pettingzoo.long_runs plot                     # draws long_runs.png
 
 Every run is one member whose seed is the number of its setting. Steps are those of all agents; points are the mean
 return of 200 evaluation episodes (pursuit: 20) and its standard error. ``long_runs.json`` was measured on a server,
@@ -70,16 +71,41 @@ def run(number: int, seconds: float) -> dict[str, Any]:
             return {**row, "options": options, "curve": curve}
 
 
+def plot(rows: list[dict[str, Any]]) -> None:
+    """A panel per task: every run with its standard errors, and both anchors."""
+    from matplotlib.figure import Figure
+
+    from hpbench.tasks.pettingzoo import TASKS
+
+    figure = Figure(figsize=(3.6 * len(TASKS), 3.4), layout="constrained")
+    for axis, task in zip(figure.subplots(1, len(TASKS)), TASKS.values(), strict=True):
+        for row in (row for row in rows if row["task"] == task.id):
+            steps, means, errors = zip(*row["curve"], strict=True)
+            values = row["values"]
+            label = "discount {discount:g}, rate {learning_rate:g}, entropy {entropy_coefficient:g}".format(**values)
+            axis.errorbar([step / 1e6 for step in steps], means, errors, label=label, linewidth=1.0)
+        axis.axhline(task.anchors.low, color="grey", linestyle=":")
+        axis.axhline(task.anchors.high, color="grey", linestyle="--")
+        axis.set(title=task.id.partition("/")[2], xlabel="million steps of agents")
+        axis.legend(fontsize=6)
+    figure.axes[0].set_ylabel("evaluation return")
+    figure.savefig(OUT.with_suffix(".png"), dpi=110)
+
+
 def main() -> None:
-    """All settings at once."""
+    """All settings at once, or the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["train", "plot"])
     parser.add_argument("--seconds", type=float, default=470.0)
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
-    with multiprocessing.get_context("spawn").Pool(len(SETTINGS)) as pool:
-        rows = pool.starmap(run, [(number, arguments.seconds) for number in range(len(SETTINGS))])
-    text = "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n"
-    arguments.out.write_text(text, "utf-8")
+    if arguments.command == "train":
+        with multiprocessing.get_context("spawn").Pool(len(SETTINGS)) as pool:
+            rows = pool.starmap(run, [(number, arguments.seconds) for number in range(len(SETTINGS))])
+        text = "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n"
+        arguments.out.write_text(text, "utf-8")
+    else:
+        plot(json.loads(arguments.out.read_text("utf-8")))
 
 
 if __name__ == "__main__":
