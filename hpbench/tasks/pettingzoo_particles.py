@@ -1,4 +1,4 @@
-"""Cooperative scenarios of ``mpe2``, any number of worlds in one pass of NumPy: tens of times as fast as one by one.
+"""Cooperative scenarios of ``mpe2``, any number of worlds in one pass of NumPy, which is much faster than one by one.
 
 Agents in a plane push themselves, bounce off each other and may speak. ``mpe2`` begins the episodes and says what a
 world is made of; how it moves on, what it rewards and what it shows is computed here, in the same order of operations,

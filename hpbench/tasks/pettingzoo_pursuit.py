@@ -1,4 +1,4 @@
-"""PettingZoo's pursuit, any number of worlds in one pass of NumPy: hundreds of times as fast as one by one.
+"""PettingZoo's pursuit, any number of worlds in one pass of NumPy, which is much faster than one by one.
 
 Pursuers have to surround evaders, who walk at random, on a grid with a block in the middle. PettingZoo's own class
 begins episodes, and says what surrounds an evader where; its random generators go on here. The rules are its own to the
