@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hpbench.errors import InvalidConfiguration
 from hpbench.learners.external_native import Exchanges
 from hpbench.learners.rollout import NOISE, REWARD_SCALE, Environments, Transition, policy_action
 from hpbench.learners.simulator_halves import make_parts
@@ -56,7 +57,7 @@ class Running:
         if self._simulator is None:
             assert task.simulator is not None
             if parts is None:
-                self._simulator = make_simulator(task.simulator, envs, evaluation, task.id)
+                self._simulator = make_simulator(task.simulator, envs, evaluation, task.id, task.agents)
             else:
                 self._simulator = make_parts(task.simulator, envs, evaluation, task.id, parts)
             weakref.finalize(self, self._simulator.close)
@@ -74,6 +75,9 @@ class ExternalEnvironments(Environments):
         envs: copies per member.
         evaluation: whether they play single episodes, on the levels for evaluation: what has ended does not go on.
         spread: whether the simulators run in processes, even if they could run in this one. It changes no result.
+
+    Raises:
+        InvalidConfiguration: if they do not make whole worlds of a task with several agents.
     """
 
     NAMES = ("env_elapsed", "env_return", "env_queue", "env_observation", "env_simulator")
@@ -81,6 +85,11 @@ class ExternalEnvironments(Environments):
     def __init__(self, task: Task, envs: int, evaluation: bool = False, spread: bool = False) -> None:
         super().__init__(task, envs)
         assert task.simulator is not None
+        if envs % task.agents:
+            near = (envs // task.agents + 1) * task.agents
+            raise InvalidConfiguration(
+                f"num_envs={envs} must be a multiple of the {task.agents} agents of {task.id}, for example {near}"
+            )
         self.maker, self.evaluation, self.spread = task.simulator, evaluation, spread
         self.noisy = task.observation_dtype == "float32"
         self.noise_draws = 2 * task.observation_size if self.noisy else 0
@@ -237,7 +246,8 @@ class ExternalEnvironments(Environments):
         """Others, to play that many episodes per member; the last ones are kept."""
         if episodes not in self._evaluation:
             self._evaluation.clear()
-            self._evaluation[episodes] = ExternalEnvironments(self.task, episodes, evaluation=True, spread=self.spread)
+            envs = episodes * self.task.agents
+            self._evaluation[episodes] = ExternalEnvironments(self.task, envs, evaluation=True, spread=self.spread)
         return self._evaluation[episodes]
 
     def __getstate__(self) -> dict[str, Any]:

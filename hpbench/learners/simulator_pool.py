@@ -87,7 +87,9 @@ class SimulatorPool:
         """Whether simulators can be made: all processes live, and they are children of this process."""
         return not self.broken and self._end.alive and self.owner == os.getpid()
 
-    def make(self, maker: SimulatorMaker, envs: int, evaluation: bool = False, task: str = "") -> PooledSimulator:
+    def make(
+        self, maker: SimulatorMaker, envs: int, evaluation: bool = False, task: str = "", together: int = 1
+    ) -> PooledSimulator:
         """A simulator whose copies are spread over the processes; arguments as for :meth:`SimulatorMaker.make`.
 
         Args:
@@ -95,6 +97,7 @@ class SimulatorPool:
             envs: copies.
             evaluation: on the levels for evaluation.
             task: its id, for errors.
+            together: so many copies in a row must be in one process.
 
         Raises:
             MissingExtra: if the simulator is not installed.
@@ -103,7 +106,8 @@ class SimulatorPool:
         """
         if not self.usable:
             raise InvalidConfiguration(f"This pool of simulators is {self.broken or 'closed'}: make a new one.")
-        return PooledSimulator(self, next(self._numbers), maker, envs, evaluation, task or type(maker).__name__)
+        name = task or type(maker).__name__
+        return PooledSimulator(self, next(self._numbers), maker, envs, evaluation, name, together)
 
     def forget(self, number: int) -> None:
         """Close a simulator in all processes, soon. Finalizers call this at any moment, even amid a message."""
@@ -133,12 +137,19 @@ class PooledSimulator:
     """
 
     def __init__(
-        self, pool: SimulatorPool, number: int, maker: SimulatorMaker, envs: int, evaluation: bool, task: str
+        self,
+        pool: SimulatorPool,
+        number: int,
+        maker: SimulatorMaker,
+        envs: int,
+        evaluation: bool,
+        task: str,
+        together: int = 1,
     ) -> None:
         self.pool, self.number, self.task, self.envs = pool, number, task, envs
         self.seeds: list[int | None] = [None] * envs
         count = len(pool.workers)
-        bounds = [share * envs // count for share in range(count + 1)]
+        bounds = [share * (envs // together) // count * together for share in range(count + 1)]
         # Where copies are fewer than processes, those of the next simulator go to the next processes.
         places = [pool.workers[(index + number) % count] for index in range(count)]
         self._parts = [
@@ -360,8 +371,10 @@ def shared_pool() -> SimulatorPool:
     return _shared[0]
 
 
-def make_simulator(maker: SimulatorMaker, envs: int, evaluation: bool = False, task: str = "") -> Simulator:
+def make_simulator(
+    maker: SimulatorMaker, envs: int, evaluation: bool = False, task: str = "", together: int = 1
+) -> Simulator:
     """A simulator in this process or in the shared pool, as its maker says."""
     if maker.in_process:
         return maker.make(envs, evaluation)
-    return shared_pool().make(maker, envs, evaluation, task)
+    return shared_pool().make(maker, envs, evaluation, task, together)

@@ -165,6 +165,8 @@ class TensorPopulation(Population):
         # The largest size is NaN or infinite if one of the numbers is; asking each of them takes several times as long.
         largest = torch.stack([part.abs().amax(dim=1).double() for part in parts], dim=1)
         self.state["diverged"] |= ~torch.isfinite(largest).all(dim=1)
+        if self.tasks[0].agents > 1:  # the end of an episode was counted once for every agent
+            totals[:, self.totals.of_episodes] /= self.tasks[0].agents
         metrics = self.totals.summary(totals.cpu().numpy(), self.tasks[0].success_return is not None)
         broken = self.diverged
         if broken.any():

@@ -19,6 +19,7 @@ FAMILIES = Registry(
         "procgen": "hpbench.tasks.procgen:TASKS",
         "nethack": "hpbench.tasks.nethack:TASKS",
         "mujoco": "hpbench.tasks.mujoco:TASKS",
+        "pettingzoo": "hpbench.tasks.pettingzoo:TASKS",
     },
     group="hpbench.tasks",
 )

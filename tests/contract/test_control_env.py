@@ -41,6 +41,7 @@ REWARDS = ("progress", "auc", "uplift")
 SIMULATED = {
     "HPControl-MuJoCo-v0": "mujoco/inverted-pendulum",
     "HPControl-NetHack-v0": "nethack/staircase",
+    "HPControl-PettingZoo-v0": "pettingzoo/simple-speaker-listener",
     "HPControl-Procgen-v0": "procgen/starpilot",
 }
 """Ids whose tasks run in a simulator, which takes longer: every choice once, on a task with short episodes."""
@@ -64,7 +65,7 @@ def make_any(env_id: str, **options: Any) -> Any:
     task = SIMULATED.get(env_id) or tasks.task_ids(ENVIRONMENTS[env_id])[0]
     if env_id in SIMULATED:
         try:
-            tasks.make(task).simulator.make(1).close()
+            tasks.make(task).simulator.make(tasks.make(task).agents).close()
         except (MissingExtra, MissingLibrary) as error:
             pytest.skip(str(error))
         options = {"steps": 32, "evaluation_episodes": 1, **options, "learner_config": SIMULATED_CONFIG}
