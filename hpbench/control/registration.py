@@ -13,6 +13,7 @@ ENVIRONMENTS: Mapping[str, str] = {
     "HPControl-Procgen-v0": "procgen",
     "HPControl-NetHack-v0": "nethack",
     "HPControl-MuJoCo-v0": "mujoco",
+    "HPControl-Doom-v0": "doom",
 }
 """Gymnasium ids and the task family of each."""
 

@@ -19,6 +19,7 @@ FAMILIES = Registry(
         "procgen": "hpbench.tasks.procgen:TASKS",
         "nethack": "hpbench.tasks.nethack:TASKS",
         "mujoco": "hpbench.tasks.mujoco:TASKS",
+        "doom": "hpbench.tasks.doom:TASKS",
     },
     group="hpbench.tasks",
 )

@@ -1,0 +1,113 @@
+"""The Doom family: nine first-person scenarios of ViZDoom (Kempka et al. 2016, arXiv 1605.02097).
+
+Rules and rewards are ViZDoom's, with one button at a time, held for four tics
+(:mod:`hpbench.tasks.doom_simulator`). Images have the size of Procgen's and go through the same networks.
+
+**Anchors.** Low is the mean return of a uniformly random policy over 500 episodes, measured by
+``examples/doom_anchors.py`` (``examples/results/doom_anchors.json``). What high is, each row says: a bound that follows
+from the rules where there is one, which need not be within reach, or else what was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hpbench.tasks.base import Anchors, Budget, HandTuned, Task
+from hpbench.tasks.doom_simulator import BUTTONS, CHANNELS, LIMITS, SIDE, DoomMaker
+from hpbench.tasks.simulator import ExactDynamics
+
+RANDOM = "a random policy (500 episodes, examples/doom_anchors.py)"
+
+SCENARIOS: Mapping[str, tuple[str, ...]] = {
+    "train": ("basic", "defend-the-center", "health-gathering", "take-cover", "predict-position"),
+    "validation": ("defend-the-line", "my-way-home"),
+    "test": ("deadly-corridor", "health-gathering-supreme"),
+}
+"""Which scenarios agents that learn over tasks may learn from, be chosen by, and be tested on."""
+
+BUDGETS: Mapping[str, Budget] = {
+    "small": Budget(163_840, 20),
+    "standard": Budget(2_048_000, 40),
+    "paper": Budget(10_240_000, 50),
+}
+
+ROLLOUTS: Mapping[str, Mapping[str, object]] = {
+    "small": {"num_envs": 16, "num_steps": 128, "normalize_reward": True},
+    "standard": {"num_envs": 32, "num_steps": 128, "normalize_reward": True, "encoder": "first-person"},
+    "paper": {"num_envs": 32, "num_steps": 128, "normalize_reward": True, "encoder": "first-person"},
+}
+"""PPO's frozen options by tier."""
+
+PUBLISHED = HandTuned(
+    {
+        "learning_rate": 1e-4,
+        "entropy_coefficient": 1e-3,  # there: of the symmetric divergence from the uniform policy
+        "value_coefficient": 0.5,
+        "clip_range": 0.1,
+        "discount": 0.99,
+        "gae_lambda": 0.95,
+        "max_gradient_norm": 4.0,
+        "update_epochs": 1,
+        "minibatches": 2,  # batches of 1,024
+    },
+    "Sample Factory, sf_examples/vizdoom/doom/doom_params.py (commit 4903cd2b8955) over sample_factory/cfg/cfg.py "
+    "(commit 01c7bba1a959): for 1e8 frames and more",
+)
+
+
+def _task(name: str, low: float, high: tuple[float, str], summary: str, success: float | None = None) -> Task:
+    """A row.
+
+    Args:
+        name: after the slash.
+        low, high: anchors, the latter with its source.
+        summary: one line.
+        success: returns from there on mean that the goal was reached.
+    """
+    scenario = name.replace("-", "_")
+    return Task(
+        id=f"doom/{name}",
+        observation_size=SIDE * SIDE * CHANNELS,
+        discrete=True,
+        action_count=BUTTONS[scenario] + 1,
+        max_episode_steps=LIMITS[scenario],
+        anchors=Anchors(low, high[0], f"{RANDOM}, and {high[1]}"),
+        success_return=success,
+        budgets=BUDGETS,
+        dynamics=ExactDynamics(),
+        physics=ExactDynamics.physics,
+        hand_tuned={"ppo": PUBLISHED},
+        simulator=DoomMaker(scenario, LIMITS[scenario]),
+        observation_dtype="uint8",
+        encoder="first-person-small",
+        learner_config={tier: {"ppo": options} for tier, options in ROLLOUTS.items()},
+        summary=summary,
+    )
+
+
+_SURVIVAL = (2100.0, "the reward of 1 for every tic of the time limit")
+
+TASKS: Mapping[str, Task] = {
+    task.id.partition("/")[2]: task
+    for task in (
+        _task("basic", -141.97, (95.0, "TODO"), "walk sideways until the monster is in line, and shoot it", -287.0),
+        _task(
+            "defend-the-center", 0.21, (26.0, "a kill with each of 26 bullets"), "turn and shoot monsters that come near"
+        ),
+        _task("defend-the-line", 7.6, (40.0, "TODO"), "turn and shoot monsters that stand in a line"),
+        _task("health-gathering", 378.4, _SURVIVAL, "live on poisoned ground by finding medical kits", 2100.0),
+        _task(
+            "health-gathering-supreme", 308.65, _SURVIVAL, "the same in a maze, where some flasks are poison", 2100.0
+        ),
+        _task(
+            "deadly-corridor",
+            -99.79,
+            (2277.76, "the way to the vest, measured with a player who cannot die (examples/doom_anchors.py --walk)"),
+            "reach a vest at the end of a corridor, past six enemies",
+            2000.0,
+        ),
+        _task("my-way-home", -0.21, (1.0, "the vest at once"), "find a vest in a labyrinth of rooms", 0.5),
+        _task("take-cover", 264.05, _SURVIVAL, "dodge fireballs sideways", 2100.0),
+        _task("predict-position", -0.02, (1.0, "a hit at once"), "hit a moving monster with one slow rocket", 0.5),
+    )
+}
