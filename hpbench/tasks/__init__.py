@@ -20,6 +20,7 @@ FAMILIES = Registry(
         "nethack": "hpbench.tasks.nethack:TASKS",
         "mujoco": "hpbench.tasks.mujoco:TASKS",
         "doom": "hpbench.tasks.doom:TASKS",
+        "dmlab": "hpbench.tasks.dmlab:TASKS",
     },
     group="hpbench.tasks",
 )

@@ -92,7 +92,10 @@ TASKS: Mapping[str, Task] = {
     for task in (
         _task("basic", -141.97, (95.0, "TODO"), "walk sideways until the monster is in line, and shoot it", -287.0),
         _task(
-            "defend-the-center", 0.21, (26.0, "a kill with each of 26 bullets"), "turn and shoot monsters that come near"
+            "defend-the-center",
+            0.21,
+            (26.0, "a kill with each of 26 bullets"),
+            "turn and shoot monsters that come near",
         ),
         _task("defend-the-line", 7.6, (40.0, "TODO"), "turn and shoot monsters that stand in a line"),
         _task("health-gathering", 378.4, _SURVIVAL, "live on poisoned ground by finding medical kits", 2100.0),

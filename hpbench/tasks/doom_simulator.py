@@ -12,8 +12,9 @@ A game cannot be copied: see :mod:`hpbench.tasks.replay`.
 
 from __future__ import annotations
 
+import collections
 import contextlib
-import shutil
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -107,20 +108,10 @@ class _Game:
     """One copy of the game: see :class:`hpbench.tasks.replay.Game`."""
 
     def __init__(self, vizdoom: Any, scenario: str) -> None:
-        self.game = game = vizdoom.DoomGame()
-        game.load_config(str(Path(vizdoom.scenarios_path) / f"{scenario}.cfg"))
-        game.set_screen_resolution(vizdoom.ScreenResolution.RES_160X120)
-        game.set_screen_format(vizdoom.ScreenFormat.RGB24)
-        game.set_window_visible(False)
-        game.set_mode(vizdoom.Mode.PLAYER)
-        game.set_episode_timeout(0)
-        status = vizdoom.GameVariable
-        game.set_available_game_variables([status.HEALTH, status.SELECTED_WEAPON_AMMO, status.KILLCOUNT])
-        # It writes files where it is started.
-        self._folder = tempfile.mkdtemp(prefix="hpbench-doom-")
-        with contextlib.chdir(self._folder):
-            game.init()
-        count = game.get_available_buttons_size()
+        self._scenario = scenario
+        waiting = _idle[scenario]
+        self.game = waiting.pop() if waiting else _start(vizdoom, scenario)
+        count = self.game.get_available_buttons_size()
         self._actions = np.vstack([np.zeros(count, dtype=int), np.eye(count, dtype=int)]).tolist()
 
     def begin(self, seed: int) -> None:
@@ -148,8 +139,33 @@ class _Game:
         return f"health {health:.0f} ammo {ammunition:.0f} kills {kills:.0f}"
 
     def close(self) -> None:
-        self.game.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        """Whoever needs a copy next gets this one's process: a seed begins the same episode whatever came before, and
+        to start a process takes as long as some hundred steps."""
+        game, self.game = self.game, None
+        if game is not None and game.is_running():
+            _idle[self._scenario].append(game)
+
+
+_idle: dict[str, list[Any]] = collections.defaultdict(list)
+"""Running games of this process that nobody plays, by scenario."""
+
+
+def _start(vizdoom: Any, scenario: str) -> Any:
+    """ViZDoom's ``DoomGame``, running."""
+    game = vizdoom.DoomGame()
+    game.load_config(str(Path(vizdoom.scenarios_path) / f"{scenario}.cfg"))
+    game.set_screen_resolution(vizdoom.ScreenResolution.RES_160X120)
+    game.set_screen_format(vizdoom.ScreenFormat.RGB24)
+    game.set_window_visible(False)
+    game.set_mode(vizdoom.Mode.PLAYER)
+    game.set_episode_timeout(0)
+    status = vizdoom.GameVariable
+    game.set_available_game_variables([status.HEALTH, status.SELECTED_WEAPON_AMMO, status.KILLCOUNT])
+    game.set_doom_config_path(os.devnull)  # it would write its settings when it ends
+    # It makes a folder where it is started, and leaves it empty.
+    with tempfile.TemporaryDirectory(prefix="hpbench-doom-") as folder, contextlib.chdir(folder):
+        game.init()
+    return game
 
 
 _BLOCKS = 8

@@ -77,7 +77,7 @@ def test_equal_to_single_environments(observation: str, action: str, track: str)
     assert ended == [2, 0, 1, 3, 2], "the third started over before the others"
 
 
-SIMULATED = ("nethack", "procgen")  # slow
+SIMULATED = ("dmlab", "doom", "nethack", "procgen")  # slow
 
 
 @pytest.mark.parametrize("env_id", [name for name, family in ENVIRONMENTS.items() if family not in SIMULATED])
