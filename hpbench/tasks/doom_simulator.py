@@ -50,6 +50,8 @@ BUTTONS: Mapping[str, int] = {
 
 LIMITS: Mapping[str, int] = {
     **dict.fromkeys(BUTTONS, 525),
+    "defend_the_center": 523,
+    "my_way_home": 523,
     "basic": 72,
     "predict_position": 71,
 }

@@ -24,8 +24,21 @@ from hpbench.tasks.doom import TASKS
 
 HERE = Path(__file__).parent
 EPISODES = 32
-SETTINGS = ("hand-tuned", "library-default")
-"""The values that do not change over a run: published ones for the task, and the learner's defaults."""
+SAMPLE_FACTORY = {
+    "learning_rate": 1e-4,
+    "entropy_coefficient": 1e-3,  # there: of the symmetric divergence from the uniform policy
+    "value_coefficient": 0.5,
+    "clip_range": 0.1,
+    "discount": 0.99,
+    "gae_lambda": 0.95,
+    "max_gradient_norm": 4.0,
+    "update_epochs": 1,
+    "minibatches": 2,  # batches of 1,024
+}
+"""What Sample Factory has for Doom, for 1e8 frames and more: sf_examples/vizdoom/doom/doom_params.py (commit
+4903cd2b8955) over sample_factory/cfg/cfg.py (commit 01c7bba1a959)."""
+SETTINGS = ("hand-tuned", "library-default", "sample-factory")
+"""Values that do not change over a run: those of the task, the learner's defaults, and :data:`SAMPLE_FACTORY`."""
 
 
 def key(row: dict[str, Any]) -> list[Any]:
@@ -38,7 +51,8 @@ def train(scenario: str, arguments: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(1)
     task = TASKS[scenario]
     budget = task.budgets[arguments.tier]
-    values = dict(task.hand_tuned["ppo"].values) if arguments.values == "hand-tuned" else {}
+    known = {"hand-tuned": dict(task.hand_tuned["ppo"].values), "sample-factory": dict(SAMPLE_FACTORY)}
+    values = known.get(arguments.values, {})
     values |= {name: float(value) for name, _, value in (text.partition("=") for text in arguments.set)}
     config = PPOConfig(**task.learner_config[arguments.tier]["ppo"])
     population = PPO(task, [arguments.seed], config, values=values, device=arguments.device)
@@ -48,6 +62,7 @@ def train(scenario: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "tier": arguments.tier,
         "values": " ".join((arguments.values, *arguments.set)),
         "seed": arguments.seed,
+        "device": arguments.device,
         "random": float(random.mean()),
         "random_sem": float(random.std(ddof=1) / np.sqrt(EPISODES)),
         "curve": [],

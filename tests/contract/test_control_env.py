@@ -41,7 +41,7 @@ ACTIONS = ("delta", "absolute", "discrete", "text")
 REWARDS = ("progress", "auc", "uplift")
 SIMULATED = {
     "HPControl-DMLab-v0": "dmlab/rooms-select-nonmatching-object",
-    "HPControl-Doom-v0": "doom/basic",
+    "HPControl-Doom-v0": "doom/predict-position",
     "HPControl-MuJoCo-v0": "mujoco/inverted-pendulum",
     "HPControl-NetHack-v0": "nethack/staircase",
     "HPControl-Procgen-v0": "procgen/starpilot",
