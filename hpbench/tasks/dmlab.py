@@ -75,7 +75,7 @@ LEVELS: Mapping[str, Level] = {
 
 BUDGETS: Mapping[str, Budget] = {
     "small": Budget(512_000, 20),
-    "standard": Budget(5_120_000, 40),
+    "standard": Budget(5_242_880, 40),
     "paper": Budget(102_400_000, 50),
 }
 """A segment is a whole number of rollouts of 512 and of 4,096 steps. Not measured: nothing was trained."""

@@ -28,7 +28,7 @@ SCENARIOS: Mapping[str, tuple[str, ...]] = {
 
 BUDGETS: Mapping[str, Budget] = {
     "small": Budget(163_840, 20),
-    "standard": Budget(2_048_000, 40),
+    "standard": Budget(2_129_920, 40),
     "paper": Budget(10_240_000, 50),
 }
 
