@@ -81,7 +81,7 @@ def test_a_summary_tells_colours_and_the_status() -> None:
     torch.testing.assert_close(summary[0, 0], torch.tensor([0.2, 0.0, 0.0, 0.0, 0.0, 51.0, 0.0, 0.0]))
     assert summary[1, 4, 5:].tolist() == [80.0, 12.0, 3.0]
     words = DoomMaker.describe(summary[1, 4].tolist())
-    assert words.startswith("health 80 ammo 12 kills 3 image rgb 0.20 0.01 0.00 contrast ")
+    assert words.startswith("health 80 ammo 12 kills 3 image rgb 0.20 0.00 0.00 contrast ")
 
 
 # -- training
