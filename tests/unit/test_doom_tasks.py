@@ -21,7 +21,7 @@ from hpbench.tasks.doom import ROLLOUTS, SCENARIOS, TASKS
 from hpbench.tasks.doom_simulator import BUTTONS, LIMITS, DoomMaker
 
 MEASURED = Path(__file__).parents[2] / "examples" / "results" / "doom_anchors.json"
-CONFIG = PPOConfig(num_envs=3, num_steps=16, normalize_reward=True)
+CONFIG = PPOConfig(num_envs=4, num_steps=16, normalize_reward=True)
 VALUES = {"update_epochs": 1, "minibatches": 2}
 
 
@@ -101,7 +101,7 @@ def test_ppo_trains_and_members_do_not_depend_on_their_company(task: Task) -> No
     alone.train(3)
     assert (both.state["parameters"] != before).any(dim=1).all()
     assert both.digests()[1] == alone.digests()[0]
-    assert metrics["episodes"].tolist() == [3.0, 3.0]  # 3 environments, 48 steps, episodes of 30
+    assert metrics["episodes"].tolist() == [4.0, 4.0]  # 4 environments, 48 steps, episodes of 30
     assert metrics["return_mean"].tolist() == [120.0, 120.0]  # 1 for each of 4 tics: nobody dies so soon
     np.testing.assert_array_equal(both.evaluate(2).returns[1], alone.evaluate(2).returns[0])
 
