@@ -24,7 +24,7 @@ from hpbench.learners.simulator_pool import SimulatorPool
 from hpbench.tasks.doom_simulator import BUTTONS, FRAME_SKIP, LIMITS, DoomMaker
 
 NEAR = 26.0
-"""Map units that the monster may stand aside. It is 31 to either side of its middle; of 10, 16, 20 and 26 this was best."""
+"""Map units that the monster may stand aside; it reaches 31 to each side. Of 10, 16, 20 and 26 this was best."""
 OUT = Path(__file__).parent / "results" / "doom_anchors.json"
 
 
