@@ -6,6 +6,10 @@
 ``train`` adds a row per scenario to ``curves.json``, ``plot`` draws ``curves.png`` of them. Returns in training are
 those of the episodes that ended since the point before; what is evaluated are 32 episodes of the stochastic policy. The
 random policy's are of 32 such episodes of the same member before any training.
+
+The runs in ``curves.json`` were made eight at a time on one H100 (``--device cuda --points 10``), each with two cores
+for its games, and cut after six minutes; those with Sample Factory's values on two cores each (``--share 2``), and cut
+after five. So their speeds say little.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import torch
 
 from hpbench.learners.ppo import PPO, PPOConfig
 from hpbench.tasks.doom import TASKS
+from hpbench.tasks.procgen import PUBLISHED
 
 HERE = Path(__file__).parent
 EPISODES = 32
@@ -35,10 +40,10 @@ SAMPLE_FACTORY = {
     "update_epochs": 1,
     "minibatches": 2,  # batches of 1,024
 }
-"""What Sample Factory has for Doom, for 1e8 frames and more: sf_examples/vizdoom/doom/doom_params.py (commit
+"""What Sample Factory has for Doom: sf_examples/vizdoom/doom/doom_params.py (commit
 4903cd2b8955) over sample_factory/cfg/cfg.py (commit 01c7bba1a959)."""
-SETTINGS = ("hand-tuned", "library-default", "sample-factory")
-"""Values that do not change over a run: those of the task, the learner's defaults, and :data:`SAMPLE_FACTORY`."""
+SETTINGS = {"library-default": {}, "procgen": PUBLISHED.values, "sample-factory": SAMPLE_FACTORY}
+"""Values that do not change over a run: the learner's defaults, those published for Procgen, and those for Doom."""
 
 
 def key(row: dict[str, Any]) -> list[Any]:
@@ -51,8 +56,7 @@ def train(scenario: str, arguments: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(1)
     task = TASKS[scenario]
     budget = task.budgets[arguments.tier]
-    known = {"hand-tuned": dict(task.hand_tuned["ppo"].values), "sample-factory": dict(SAMPLE_FACTORY)}
-    values = known.get(arguments.values, {})
+    values = dict(SETTINGS[arguments.values])
     values |= {name: float(value) for name, _, value in (text.partition("=") for text in arguments.set)}
     config = PPOConfig(**task.learner_config[arguments.tier]["ppo"])
     population = PPO(task, [arguments.seed], config, values=values, device=arguments.device)
@@ -105,13 +109,13 @@ def plot(rows: list[dict[str, Any]]) -> None:
     for axis, scenario in zip(axes, scenarios, strict=True):
         labels = set()
         for row in (row for row in rows if row["task"] == scenario):
-            steps = [0, *(point["steps"] for point in row["curve"])]
+            steps = [0.0, *(point["steps"] / 1000 for point in row["curve"])]
             returns = [row["random"], *(point["evaluated"] for point in row["curve"])]
             label = row["values"] if row["values"] not in labels else None
             labels.add(row["values"])
             axis.plot(steps, returns, color=f"C{values.index(row['values'])}", label=label)
         axis.axhline(TASKS[scenario.partition("/")[2]].anchors.low, color="grey", linestyle=":", label="random policy")
-        axis.set(title=scenario, xlabel="environment steps", ylabel="return")
+        axis.set(title=scenario, xlabel="thousands of environment steps", ylabel="return")
         axis.legend(fontsize=8)
     figure.savefig(HERE / "curves.png", dpi=110)
 
@@ -122,7 +126,7 @@ def main() -> None:
     parser.add_argument("scenarios", nargs="*")
     parser.add_argument("--seed", type=int, default=100)
     parser.add_argument("--tier", default="small")
-    parser.add_argument("--values", default="hand-tuned", choices=SETTINGS)
+    parser.add_argument("--values", default="library-default", choices=list(SETTINGS))
     parser.add_argument("--set", nargs="*", default=[], help="other values, as learning_rate=0.001")
     parser.add_argument("--share", type=float, default=1.0, help="of the tier's budget")
     parser.add_argument("--points", type=int, default=20)

@@ -61,6 +61,25 @@ def test_low_anchors_are_those_that_were_measured() -> None:
         assert task.anchors.high >= row["p95"]
 
 
+def test_a_return_tells_whether_the_monster_of_basic_was_killed() -> None:
+    vizdoom = pytest.importorskip("vizdoom", reason='needs pip install "hpbench[doom]"')
+    task = TASKS["basic"]
+    simulator = DoomMaker("basic", task.max_episode_steps).make(1)
+    generator, killed = np.random.default_rng(0), []
+    for seed in range(16):
+        simulator.reset([0], [seed])
+        total, trigger = 0.0, generator.random()
+        while not simulator.terminated[0] and len(simulator.save(0)) < 8 + task.max_episode_steps:
+            action = 3 if generator.random() < trigger else generator.integers(3)
+            simulator.step(np.array([action]))
+            total += float(simulator.reward[0])
+        game = simulator.games[0].game  # type: ignore[attr-defined]
+        killed.append(game.get_game_variable(vizdoom.GameVariable.KILLCOUNT) > 0)
+        assert killed[-1] == simulator.terminated[0] == (total >= task.success_return)
+    assert 0 < sum(killed) < 16
+    simulator.close()
+
+
 # -- encoders
 
 
