@@ -66,10 +66,13 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 @pytest.mark.parametrize("scenario", BUTTONS)
-def test_steps_are_those_of_the_gymnasium_environment(scenario: str) -> None:
+def test_steps_are_those_of_the_gymnasium_environment(
+    scenario: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At another resolution, so images cannot be compared; what it shows of the status can."""
     from vizdoom.gymnasium_wrapper.gymnasium_env_defns import VizdoomScenarioEnv
 
+    monkeypatch.chdir(tmp_path)  # it leaves files
     status = vizdoom.GameVariable
     variables = [status.HEALTH, status.SELECTED_WEAPON_AMMO, status.KILLCOUNT]
     theirs = VizdoomScenarioEnv(f"{scenario}.cfg", frame_skip=FRAME_SKIP, max_buttons_pressed=1)
