@@ -48,7 +48,7 @@ from hpbench.tasks.simulator import Simulator, SimulatorMaker
 PATIENCE = 300.0
 """Seconds after which a worker that has not answered counts as stuck. Replaying long episodes takes some seconds."""
 
-GRACE = 2.0
+GRACE = 5.0
 """Seconds that workers have to close their simulators before they are killed, with all that they started."""
 
 _BOOT = "import sys; sys.path[:] = {path!r}; from hpbench.learners.simulator_worker import work; work({socket})"
