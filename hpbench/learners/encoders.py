@@ -65,6 +65,8 @@ class Encoder(Protocol):
 ENCODERS = Registry(
     "encoder",
     {
+        "first-person": "hpbench.learners.first_person:FIRST_PERSON",
+        "first-person-small": "hpbench.learners.first_person:FIRST_PERSON_SMALL",
         "glyphs": "hpbench.learners.glyphs:GLYPHS",
         "impala": "hpbench.learners.impala:IMPALA",
         "impala-small": "hpbench.learners.impala:IMPALA_SMALL",

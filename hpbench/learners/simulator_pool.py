@@ -14,9 +14,11 @@ import contextlib
 import itertools
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
+import time
 import weakref
 from collections import deque
 from collections.abc import Sequence
@@ -47,6 +49,8 @@ from hpbench.tasks.simulator import Simulator, SimulatorMaker
 PATIENCE = 300.0
 """Seconds after which a worker that has not answered counts as stuck. Replaying long episodes takes some seconds."""
 
+GRACE = 5.0
+"""Seconds that workers have to close their simulators before they are killed, with all that they started."""
 MANY = 8
 """Cores, of which the caller can have one for itself, and the others may be kept busy waiting."""
 SPINNING = 0.005
@@ -307,7 +311,10 @@ class _Worker:
         self.channel.settimeout(patience)
         command = [sys.executable, "-c", _BOOT.format(path=sys.path, socket=theirs.fileno(), spinning=spinning)]
         with theirs:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),))
+            # A group of its own: what a simulator starts (Doom is a process of its own) can be ended with the worker.
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),), process_group=0
+            )
         self._asked: deque[tuple[int, bool]] = deque()
         self._early: dict[int, deque[tuple[int, bytes]]] = {}
 
@@ -354,11 +361,14 @@ def _end_all(workers: Sequence[_Worker], owner: int) -> None:
         worker.channel.close()
     if os.getpid() != owner:  # in a fork of the process that has the pool: they are not its to end
         return
+    deadline = time.monotonic() + GRACE
     for worker in workers:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            worker.process.wait(timeout=0.2)
-        worker.process.kill()
-        worker.process.wait()
+            worker.process.wait(timeout=max(0.0, deadline - time.monotonic()))
+        if worker.process.returncode != 0:  # it did not close its simulators
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(worker.process.pid, signal.SIGKILL)
+            worker.process.wait()
 
 
 _shared: list[SimulatorPool] = []

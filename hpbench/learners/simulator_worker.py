@@ -114,6 +114,7 @@ def work(descriptor: int, patience: float = 0.0) -> None:
     # Ctrl-C reaches the whole process group; the parent decides what becomes of its simulators.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = socket.socket(fileno=descriptor)
+    channel.set_inheritable(False)  # what a simulator starts must not keep it open when this process dies
     hosted: dict[int, Hosted] = {}
     while True:
         spin(channel, patience)

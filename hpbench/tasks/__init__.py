@@ -20,6 +20,8 @@ FAMILIES = Registry(
         "nethack": "hpbench.tasks.nethack:TASKS",
         "mujoco": "hpbench.tasks.mujoco:TASKS",
         "pettingzoo": "hpbench.tasks.pettingzoo:TASKS",
+        "doom": "hpbench.tasks.doom:TASKS",
+        "dmlab": "hpbench.tasks.dmlab:TASKS",
     },
     group="hpbench.tasks",
 )

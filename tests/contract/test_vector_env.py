@@ -77,7 +77,7 @@ def test_equal_to_single_environments(observation: str, action: str, track: str)
     assert ended == [2, 0, 1, 3, 2], "the third started over before the others"
 
 
-SIMULATED = ("nethack", "procgen")  # slow
+SIMULATED = ("dmlab", "doom", "nethack", "procgen")  # slow
 OPTIONS: dict[str, dict[str, Any]] = {
     "HPControl-PettingZoo-v0": {
         "steps": 384,
