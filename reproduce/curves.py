@@ -1,13 +1,13 @@
 """Learning curves on the tasks that run in simulators, with the configuration of a tier.
 
     python -m reproduce.curves jobs nethack                        # a line for each run that the results are made of
-    python -m reproduce.curves train nethack/score 0 --out runs    # one run, to a file of its own
+    python -m reproduce.curves train nethack/score 0 plain 614400 --out runs      # one run, to a file of its own
     python -m reproduce.curves gather nethack runs                 # reproduce/nethack/curves.json, .png, and a table
 
 A run is one seed of one task at one setting. Points are the mean returns of evaluation episodes (on levels that
 training does not have, where the family keeps some), before training and then at equal distances. A run writes its file
-again at every point, so that one that is stopped keeps what it has seen. It uses one thread, and one process more where
-simulators run in processes.
+again at every point, so that one that is stopped keeps what it has seen. It uses one thread, and ``--processes`` more
+where simulators run in processes.
 
 A setting (:data:`SETTINGS`) is what differs from the task's hand-tuned values, or from the learner's defaults where it
 has none, and from the tier's configuration.
@@ -63,11 +63,31 @@ SETTINGS: Mapping[str, Setting] = {
         values={**_PLAIN_NETHACK, "discount": 0.995, "minibatches": 8},
         config={"num_envs": 32, "num_steps": 64, "normalize_reward": True},
     ),
+    # Procgen: a shorter horizon, with more and larger steps, or without normalised rewards.
+    "short": Setting(values={"discount": 0.99}),
+    "short-fast": Setting(values={"discount": 0.99, "learning_rate": 1e-3, "minibatches": 16}),
+    "short-raw": Setting(values={"discount": 0.99, "minibatches": 16}, config={"normalize_reward": False}),
+    "explore": Setting(
+        tuned=False,
+        values={**_PLAIN_NETHACK, "discount": 0.995, "minibatches": 8, "entropy_coefficient": 0.05},
+        config={"num_envs": 32, "num_steps": 64, "normalize_reward": True},
+    ),
+    "large": Setting(
+        tuned=False,
+        values={**_PLAIN_NETHACK, "discount": 0.995, "minibatches": 16, "entropy_coefficient": 0.03},
+        config={"num_envs": 32, "num_steps": 256, "normalize_reward": True},
+    ),
+    "raw": Setting(
+        tuned=False,
+        values={**_PLAIN_NETHACK, "discount": 0.995, "minibatches": 16, "entropy_coefficient": 0.003},
+        config={"num_envs": 32, "num_steps": 256},
+    ),
 }
 """By name."""
 
+TRAINING = ("episodes", "return_mean", "return_sem", "success_rate", "entropy")
+"""What is kept of the metrics of training."""
 EPISODES = {"mujoco": 8, "nethack": 16, "procgen": 32}
-POINTS = {"mujoco": 20, "nethack": 6, "procgen": 12}
 NETHACK_STEPS, PROCGEN_STEPS, PPO_STEPS, SAC_STEPS = 614_400, 737_280, 614_400, 51_200
 
 
@@ -79,7 +99,10 @@ def jobs(family: str) -> Iterator[tuple[str, int, str, int]]:
                 for seed in range(3):
                     yield f"nethack/{name}", seed, setting, NETHACK_STEPS
     elif family == "procgen":
-        for name in ("fruitbot", "coinrun", "starpilot"):
+        for setting in ("ppo", "short", "short-fast", "short-raw"):
+            for seed in range(2):
+                yield "procgen/fruitbot", seed, setting, PROCGEN_STEPS
+        for name in ("coinrun", "starpilot"):
             for seed in range(3):
                 yield f"procgen/{name}", seed, "ppo", PROCGEN_STEPS
     elif family == "mujoco":
@@ -92,52 +115,68 @@ def jobs(family: str) -> Iterator[tuple[str, int, str, int]]:
                 yield f"mujoco/{name}", seed, "sac-defaults", SAC_STEPS
 
 
-def train(name: str, seed: int, setting_name: str, steps: int, folder: Path, seconds: float) -> None:
-    """One run."""
+def train(
+    name: str,
+    seeds: Sequence[int],
+    setting_name: str,
+    steps: int,
+    folder: Path,
+    seconds: float = float("inf"),
+    device: str = "cpu",
+    processes: int = 1,
+    points: int = 12,
+) -> None:
+    """Runs of one task, as one population with a member per seed. Each has a file of its own."""
     start = time.perf_counter()
     torch.set_num_threads(1)
-    simulator_pool._shared[:] = [simulator_pool.SimulatorPool(1)]
+    simulator_pool._shared[:] = [simulator_pool.SimulatorPool(processes)]
     task, setting = tasks.make(name), SETTINGS[setting_name]
     kind: Any = learners.make(setting.learner)
     tuned = task.hand_tuned.get(setting.learner) if setting.tuned else None
     values = {**(NOTHING if tuned is None else tuned.values), **setting.values}
     config = {**task.learner_config.get(setting.tier, NOTHING).get(setting.learner, NOTHING), **setting.config}
-    population = kind(task, [seed], kind.config_type(**config), values=kind.hyperparameters.check(values))
-    points, episodes = POINTS[task.family], EPISODES[task.family]
+    values = kind.hyperparameters.check(values)
+    population = kind(task, list(seeds), kind.config_type(**config), values=values, device=device)
+    episodes = EPISODES[task.family]
     rollouts = max(1, round(steps / points / population.steps_per_rollout))
-    row: dict[str, Any] = {
-        "task": task.id,
-        "setting": setting_name,
-        "learner": setting.learner,
-        "tier": setting.tier,
-        "values_from": "the learner's defaults" if tuned is None else tuned.source,
-        "values": dict(setting.values),
-        "config": dict(config),
-        "seed": seed,
-        "episodes": episodes,
-        "curve": [],
-    }
-    training, path = 0.0, folder / f"{task.id.replace('/', '-')}.{setting_name}.{seed}.json"
+    curves: list[list[dict[str, Any]]] = [[] for _ in seeds]
+    training = 0.0
     for point in range(points + 1):
-        seen: dict[str, Any] = {}
+        metrics: Mapping[str, Any] = NOTHING
         if point > 0:
             before = time.perf_counter()
             metrics = population.train(rollouts)
             training += time.perf_counter() - before
-            seen = {name: _rounded(metrics[name][0]) for name in ("return_mean", "success_rate", "entropy")}
-            row["steps_per_second"] = round(float(population.steps[0]) / training)
-        returns = population.evaluate(episodes).returns[0]
-        shown = {"steps": int(population.steps[0]), "return": _rounded(returns.mean()), **seen}
-        shown["sem"] = _rounded(returns.std(ddof=1) / np.sqrt(episodes))
-        if task.success_return is not None:
-            shown["success"] = _rounded((returns >= task.success_return).mean())
-        row["curve"].append(shown)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(row) + "\n", "utf-8")
-        os.replace(partial, path)
+        returns = population.evaluate(episodes).returns
+        for m, seed in enumerate(seeds):
+            shown = {"steps": int(population.steps[m]), "return": _rounded(returns[m].mean())}
+            shown["sem"] = _rounded(returns[m].std(ddof=1) / np.sqrt(episodes))
+            if task.success_return is not None:
+                shown["success"] = _rounded((returns[m] >= task.success_return).mean())
+            # Of the episodes of training that ended since the point before.
+            shown |= {f"training_{each}": _rounded(metrics[each][m]) for each in TRAINING if each in metrics}
+            curves[m].append(shown)
+            row = {
+                "task": task.id,
+                "setting": setting_name,
+                "learner": setting.learner,
+                "tier": setting.tier,
+                "values_from": "the learner's defaults" if tuned is None else tuned.source,
+                "values": dict(setting.values),
+                "config": dict(config),
+                "device": device,
+                "seed": seed,
+                "episodes": episodes,
+                "steps_per_second": round(float(np.sum(population.steps)) / training) if point > 0 else None,
+                "curve": curves[m],
+            }
+            path = folder / f"{task.id.replace('/', '-')}.{setting_name}.{seed}.json"
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(row) + "\n", "utf-8")
+            os.replace(partial, path)
         if time.perf_counter() - start > seconds:
             break
-    print(name, setting_name, seed, shown, f"{row.get('steps_per_second')} steps/s", flush=True)
+    print(name, setting_name, shown, f"{row['steps_per_second']} steps/s of {len(seeds)}", flush=True)
 
 
 def _rounded(value: float) -> float | None:
@@ -164,7 +203,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         interval = f"{ends.mean():.2f} [{ends.mean() - spread:.2f}, {ends.mean() + spread:.2f}]"
         above = " above" if ends.mean() - spread > anchors.low else ""
         score = np.mean([anchors.score(end) for end in ends])
-        speed = np.median([run.get("steps_per_second", np.nan) for run in runs])
+        speed = np.median([run["steps_per_second"] or np.nan for run in runs])
         lines.append(
             f"| {name} | {setting} | {len(runs)} | {last[0]['steps']:,} | {interval}{above} | {anchors.low:g} | "
             f"{score:.3f} | {speed:.0f} |"
@@ -217,11 +256,14 @@ def main() -> None:
     listed.add_argument("family", choices=EPISODES)
     run = commands.add_parser("train")
     run.add_argument("task")
-    run.add_argument("seed", type=int)
+    run.add_argument("seeds", help="with commas: members of one population")
     run.add_argument("setting", choices=SETTINGS)
     run.add_argument("steps", type=int)
     run.add_argument("--out", type=Path, default=Path("runs"))
     run.add_argument("--seconds", type=float, default=float("inf"), help="begin no point after this time")
+    run.add_argument("--device", default="cpu")
+    run.add_argument("--processes", type=int, default=1, help="for simulators that run in processes")
+    run.add_argument("--points", type=int, default=12)
     gathered = commands.add_parser("gather")
     gathered.add_argument("family", choices=EPISODES)
     gathered.add_argument("folder", type=Path)
@@ -232,7 +274,16 @@ def main() -> None:
             print(*job)
     elif options.command == "train":
         options.out.mkdir(parents=True, exist_ok=True)
-        train(options.task, options.seed, options.setting, options.steps, options.out, options.seconds)
+        given = (
+            options.setting,
+            options.steps,
+            options.out,
+            options.seconds,
+            options.device,
+            options.processes,
+            options.points,
+        )
+        train(options.task, [int(seed) for seed in options.seeds.split(",")], *given)
     else:
         gather(options.family, options.folder, options.settings)
 

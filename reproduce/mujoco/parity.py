@@ -82,7 +82,7 @@ SETTINGS = {
         values={
             **_RATES, "tau": 0.005, "discount": 0.99, "target_entropy": 0.5, "batch_size": 256, "updates_per_step": 1.0,
         },
-        config={"hidden": [256, 256], "buffer_size": 100_000, "learning_starts": 1_000},
+        config={"hidden": [64, 64], "buffer_size": 50_000, "learning_starts": 1_000},
         every=2_500,
         points=16,
     ),
@@ -191,7 +191,7 @@ def evaluate(task: str, act: Act, first_seed: int) -> NDArray[np.float64]:
     return returns
 
 
-def train(task: str, learner: str, side: str, seed: int, folder: Path, seconds: float) -> None:
+def train(task: str, learner: str, side: str, seed: int, folder: Path, seconds: float, points: int) -> None:
     """One run, whose file is written again at every point."""
     torch.set_num_threads(1)
     start, setting = time.perf_counter(), SETTINGS[learner]
@@ -199,7 +199,7 @@ def train(task: str, learner: str, side: str, seed: int, folder: Path, seconds: 
     subject: Side = kind(task, learner, seed)
     row: dict[str, Any] = {"task": task, "learner": learner, "side": side, "seed": seed, "curve": []}
     training, path = 0.0, folder / f"{task}-{learner}-{side}-{seed}.json"
-    for point in range(setting.points + 1):
+    for point in range(min(points, setting.points) + 1):
         if point > 0:
             before = time.perf_counter()
             subject.train(setting.every)
@@ -295,6 +295,7 @@ def main() -> None:
     run.add_argument("seed", type=int)
     run.add_argument("--out", type=Path, default=Path("runs"))
     run.add_argument("--seconds", type=float, default=float("inf"), help="begin no point after this time")
+    run.add_argument("--points", type=int, default=100, help="no more than these")
     compare = commands.add_parser("report")
     compare.add_argument("folder", type=Path)
     compare.add_argument("--out", type=Path, default=HERE)
@@ -308,7 +309,7 @@ def main() -> None:
                         print(task, learner, side, seed)
     elif options.command == "train":
         options.out.mkdir(parents=True, exist_ok=True)
-        train(options.task, options.learner, options.side, options.seed, options.out, options.seconds)
+        train(options.task, options.learner, options.side, options.seed, options.out, options.seconds, options.points)
     else:
         report(options.folder, options.out)
 
