@@ -82,7 +82,14 @@ SETTINGS: Mapping[str, Setting] = {
         values={**_PLAIN_NETHACK, "discount": 0.995, "minibatches": 16, "entropy_coefficient": 0.003},
         config={"num_envs": 32, "num_steps": 256},
     ),
-}
+    "large-fast": Setting(
+        tuned=False,
+        values={
+            **_PLAIN_NETHACK, "discount": 0.995, "minibatches": 16, "entropy_coefficient": 0.03, "learning_rate": 1e-3,
+        },
+        config={"num_envs": 32, "num_steps": 256, "normalize_reward": True},
+    ),
+}  # fmt: skip
 """By name."""
 
 TRAINING = ("episodes", "return_mean", "return_sem", "success_rate", "entropy")
