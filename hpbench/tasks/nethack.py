@@ -60,8 +60,8 @@ BUDGETS: Mapping[str, Budget] = {
 play behind."""
 
 ROLLOUTS: Mapping[str, Any] = {"num_envs": 32, "num_steps": 128, "normalize_reward": True}
-"""PPO's frozen options. An episode of an unskilled player takes 750 steps, and one in seven reaches a staircase: smaller
-rollouts mostly see no goal at all."""
+"""PPO's frozen options. An episode of an unskilled player takes 750 steps, and one in seven reaches a staircase: most
+smaller rollouts see no goal at all."""
 
 
 def _task(
