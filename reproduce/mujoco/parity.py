@@ -193,6 +193,9 @@ def evaluate(task: str, act: Act, first_seed: int) -> NDArray[np.float64]:
 
 def train(task: str, learner: str, side: str, seed: int, folder: Path, seconds: float, points: int) -> None:
     """One run, whose file is written again at every point."""
+    import mujoco
+
+    mujoco.set_mju_user_warning(lambda _: None)  # of words in Gymnasium's models that are out of date
     torch.set_num_threads(1)
     start, setting = time.perf_counter(), SETTINGS[learner]
     kind = Ours if side == "ours" else StableBaselines
