@@ -47,79 +47,46 @@ class Setting:
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
-_PLAIN_NETHACK = {"entropy_coefficient": 0.01, "update_epochs": 2, "minibatches": 4}
+_NETHACK = {"entropy_coefficient": 0.01, "update_epochs": 2, "minibatches": 4}
+_SHORT = {"num_envs": 8, "num_steps": 64, "normalize_reward": False}
+_WIDE = {"num_envs": 32, "num_steps": 64, "normalize_reward": True}
+_LARGE = {"num_envs": 32, "num_steps": 256, "normalize_reward": True}
 SETTINGS: Mapping[str, Setting] = {
     "ppo": Setting(),
     "ppo-defaults": Setting(tuned=False),
     "sac": Setting("sac"),
     "sac-defaults": Setting("sac", tuned=False),
-    # NetHack: the defaults with fewer passes over each rollout; fast learning, long horizons, more exploration.
-    "plain": Setting(tuned=False, values=_PLAIN_NETHACK),
-    "fast": Setting(tuned=False, values={**_PLAIN_NETHACK, "learning_rate": 1e-3, "clip_range": 0.1}),
-    "long": Setting(tuned=False, values={**_PLAIN_NETHACK, "discount": 0.999}),
-    "normalised": Setting(tuned=False, values=_PLAIN_NETHACK, config={"normalize_reward": True}),
-    "wide": Setting(
-        tuned=False,
-        values={**_PLAIN_NETHACK, "discount": 0.995, "minibatches": 8},
-        config={"num_envs": 32, "num_steps": 64, "normalize_reward": True},
-    ),
-    # Procgen: a shorter horizon, with more and larger steps, or without normalised rewards.
-    "short": Setting(values={"discount": 0.99}),
-    "short-fast": Setting(values={"discount": 0.99, "learning_rate": 1e-3, "minibatches": 16}),
-    "short-raw": Setting(values={"discount": 0.99, "minibatches": 16}, config={"normalize_reward": False}),
-    "explore": Setting(
-        tuned=False,
-        values={**_PLAIN_NETHACK, "discount": 0.995, "minibatches": 8, "entropy_coefficient": 0.05},
-        config={"num_envs": 32, "num_steps": 64, "normalize_reward": True},
-    ),
+    # NetHack, each with fewer passes over a rollout and more entropy than the defaults: rollouts of 512 steps; the same
+    # with larger steps; of 2,048 steps; and of 8,192 steps with more entropy still.
+    "plain": Setting(tuned=False, values=_NETHACK, config=_SHORT),
+    "fast": Setting(tuned=False, values={**_NETHACK, "learning_rate": 1e-3, "clip_range": 0.1}, config=_SHORT),
+    "wide": Setting(tuned=False, values={**_NETHACK, "discount": 0.995, "minibatches": 8}, config=_WIDE),
     "large": Setting(
         tuned=False,
-        values={**_PLAIN_NETHACK, "discount": 0.995, "minibatches": 16, "entropy_coefficient": 0.03},
-        config={"num_envs": 32, "num_steps": 256, "normalize_reward": True},
+        values={**_NETHACK, "discount": 0.995, "minibatches": 16, "entropy_coefficient": 0.03},
+        config=_LARGE,
     ),
-    "raw": Setting(
-        tuned=False,
-        values={**_PLAIN_NETHACK, "discount": 0.995, "minibatches": 16, "entropy_coefficient": 0.003},
-        config={"num_envs": 32, "num_steps": 256},
-    ),
-    "large-fast": Setting(
-        tuned=False,
-        values={
-            **_PLAIN_NETHACK, "discount": 0.995, "minibatches": 16, "entropy_coefficient": 0.03, "learning_rate": 1e-3,
-        },
-        config={"num_envs": 32, "num_steps": 256, "normalize_reward": True},
-    ),
-}  # fmt: skip
+}
 """By name."""
 
 TRAINING = ("episodes", "return_mean", "return_sem", "success_rate", "entropy")
 """What is kept of the metrics of training."""
 EPISODES = {"mujoco": 8, "nethack": 16, "procgen": 32}
-NETHACK_STEPS, PROCGEN_STEPS, PPO_STEPS, SAC_STEPS = 614_400, 737_280, 614_400, 51_200
 
 
-def jobs(family: str) -> Iterator[tuple[str, int, str, int]]:
-    """Runs: task, seed, setting, steps; the most important first."""
+def jobs(family: str) -> Iterator[str]:
+    """The runs of a family, as arguments of ``train``."""
     if family == "nethack":
-        for setting in ("plain", "wide", "fast", "long", "normalised", "ppo"):
+        for setting in ("wide", "plain", "fast"):
             for name in ("staircase", "score"):
-                for seed in range(3):
-                    yield f"nethack/{name}", seed, setting, NETHACK_STEPS
+                yield from (f"nethack/{name} {seed} {setting} 614400 --points 6" for seed in range(3))
+        yield from (f"nethack/staircase {seed} large 491520 --points 10" for seed in range(2))
     elif family == "procgen":
-        for setting in ("ppo", "short", "short-fast", "short-raw"):
-            for seed in range(2):
-                yield "procgen/fruitbot", seed, setting, PROCGEN_STEPS
-        for name in ("coinrun", "starpilot"):
-            for seed in range(3):
-                yield f"procgen/{name}", seed, "ppo", PROCGEN_STEPS
+        yield "procgen/fruitbot 0,1,2 ppo 3686400 --points 25 --device cuda"
+        yield from (f"procgen/{name} 100 ppo 245760 --points 10" for name in ("coinrun", "starpilot"))
     elif family == "mujoco":
-        for setting in ("ppo-defaults", "ppo"):
-            for name in tasks.task_ids("mujoco"):
-                for seed in range(3):
-                    yield name, seed, setting, PPO_STEPS
-        for name in ("inverted-pendulum", "inverted-double-pendulum", "reacher", "swimmer", "hopper", "halfcheetah"):
-            for seed in range(3):
-                yield f"mujoco/{name}", seed, "sac-defaults", SAC_STEPS
+        yield from (f"{task} 0,1,2 ppo-defaults 102400 --points 10" for task in tasks.task_ids("mujoco"))
+        yield "mujoco/inverted-pendulum 0,1,2 sac-defaults 12288 --points 8"
 
 
 def train(
@@ -198,23 +165,33 @@ def groups(rows: Sequence[Mapping[str, Any]]) -> Mapping[tuple[str, str], list[M
     return dict(sorted(result.items()))
 
 
+def interval(values: Sequence[float]) -> str:
+    """Mean and 95 % interval (Student's t) over seeds."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return f"{mean:.2f}"
+    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    return f"{mean:.2f} [{mean - half:.2f}, {mean + half:.2f}]"
+
+
 def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A line per task and setting: where its seeds stand at the last point that all have, and whether the 95 % interval
-    of their mean (Student's t over seeds) is above the low anchor."""
-    lines = ["| task | setting | seeds | steps | return [95 %] | low anchor | score | steps/s |", "|---|" + "---|" * 7]
+    """A line per task and setting, at the last point that all its seeds have: evaluation episodes there, and episodes
+    of training since the third point before it (their mean per seed)."""
+    lines = ["| task | setting | seeds | steps | evaluation | training | low anchor | steps/s |", "|---|" + "---|" * 7]
     for (name, setting), runs in groups(rows).items():
-        anchors, points = tasks.make(name).anchors, min(len(run["curve"]) for run in runs)
-        last = [run["curve"][points - 1] for run in runs]
-        ends = np.array([point["return"] for point in last])
-        spread = stats.t.ppf(0.975, len(ends) - 1) * ends.std(ddof=1) / np.sqrt(len(ends)) if len(ends) > 1 else np.nan
-        interval = f"{ends.mean():.2f} [{ends.mean() - spread:.2f}, {ends.mean() + spread:.2f}]"
-        above = " above" if ends.mean() - spread > anchors.low else ""
-        score = np.mean([anchors.score(end) for end in ends])
+        points = min(len(run["curve"]) for run in runs)
+        ends = [run["curve"][points - 1]["return"] for run in runs]
+        seen = [
+            [point["training_return_mean"] for point in run["curve"][max(1, points - 3) : points]]
+            for run in runs
+            if run["curve"][points - 1].get("training_return_mean") is not None
+        ]
+        training = interval([float(np.mean(each)) for each in seen]) if len(seen) == len(runs) else ""
         speed = np.median([run["steps_per_second"] or np.nan for run in runs])
-        lines.append(
-            f"| {name} | {setting} | {len(runs)} | {last[0]['steps']:,} | {interval}{above} | {anchors.low:g} | "
-            f"{score:.3f} | {speed:.0f} |"
-        )
+        steps = runs[0]["curve"][points - 1]["steps"]
+        anchor = tasks.make(name).anchors.low
+        cells = [name, setting, len(runs), f"{steps:,}", interval(ends), training, f"{anchor:g}", f"{speed:.0f}"]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return lines
 
 
@@ -232,12 +209,12 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             if task != name:
                 continue
             points, colour = min(len(run["curve"]) for run in runs), f"C{settings.index(setting)}"
-            steps = [point["steps"] for point in runs[0]["curve"][:points]]
+            steps = [point["steps"] / 1000 for point in runs[0]["curve"][:points]]
             returns = np.array([[point["return"] for point in run["curve"][:points]] for run in runs])
             axis.plot(steps, returns.T, color=colour, alpha=0.3, linewidth=0.8)
             axis.plot(steps, returns.mean(axis=0), color=colour, label=f"{setting}, {len(runs)} seeds")
         axis.axhline(tasks.make(name).anchors.low, color="grey", linestyle=":", label="low anchor")
-        axis.set(title=name, xlabel="environment steps", ylabel="evaluation return")
+        axis.set(title=name, xlabel="thousand environment steps", ylabel="evaluation return")
         axis.legend(fontsize=7)
     for axis in list(axes):
         axis.remove()
@@ -247,7 +224,7 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 def gather(family: str, folder: Path, settings: Sequence[str]) -> None:
     """All runs of a family in one file, one a line, and their figure and table."""
     rows = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob(f"{family}-*.json"))]
-    rows = [row for row in rows if not settings or row["setting"] in settings]
+    rows = [row for row in rows if len(row["curve"]) > 1 and (not settings or row["setting"] in settings)]
     out = HERE / family
     out.mkdir(exist_ok=True)
     (out / "curves.json").write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n", "utf-8")
@@ -277,8 +254,7 @@ def main() -> None:
     gathered.add_argument("--settings", nargs="*", default=[], choices=SETTINGS, help="only these")
     options = parser.parse_args()
     if options.command == "jobs":
-        for job in jobs(options.family):
-            print(*job)
+        print(*jobs(options.family), sep="\n")
     elif options.command == "train":
         options.out.mkdir(parents=True, exist_ok=True)
         given = (

@@ -82,7 +82,7 @@ SETTINGS = {
         values={
             **_RATES, "tau": 0.005, "discount": 0.99, "target_entropy": 0.5, "batch_size": 256, "updates_per_step": 1.0,
         },
-        config={"hidden": [64, 64], "buffer_size": 50_000, "learning_starts": 1_000},
+        config={"hidden": [256, 256], "buffer_size": 100_000, "learning_starts": 1_000},
         every=2_500,
         points=16,
     ),
@@ -272,13 +272,14 @@ def draw(problems: Sequence[Mapping[str, Any]], out: Path) -> None:
     figure = Figure(figsize=(4.0 * len(problems), 3.2), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(problems)))
     for axis, problem in zip(axes, problems, strict=True):
+        steps = np.array(problem["steps"]) / 1000
         for side in SIDES:
             curves = np.array(problem["curves"][side])
-            axis.plot(problem["steps"], curves.T, color=COLOURS[side], alpha=0.3, linewidth=0.8)
-            axis.plot(problem["steps"], curves.mean(axis=0), color=COLOURS[side], linewidth=2, label=LABELS[side])
+            axis.plot(steps, curves.T, color=COLOURS[side], alpha=0.3, linewidth=0.8)
+            axis.plot(steps, curves.mean(axis=0), color=COLOURS[side], linewidth=2, label=LABELS[side])
         axis.set(
             title=f"{ENVIRONMENTS[problem['task']]}, {problem['learner'].upper()}",
-            xlabel="environment steps",
+            xlabel="thousand environment steps",
             ylabel="evaluation return",
         )
         axis.grid(alpha=0.3)
