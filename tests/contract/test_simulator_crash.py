@@ -17,19 +17,18 @@ from hpbench.tasks import nethack
 
 pytest.importorskip("nle", reason='needs pip install "hpbench[nethack]"')
 
-SUITE = parse_suite(
-    """
+ROWS = """
     format = 1
     name = "crash-v0"
 
     [[rows]]
     env = "HPControl-NetHack-v0"
-    tasks = ["nethack/staircase", "nethack/gold"]
+    tasks = {games}
     tracks = ["default"]
     learner = "ppo"
     tier = "small"
     seeds = [7]
-    steps = 512
+    steps = {steps}
     decisions = 1
     evaluation_episodes = 1
 
@@ -43,9 +42,7 @@ SUITE = parse_suite(
     steps = 512
     decisions = 1
     evaluation_episodes = 1
-    """,
-    "crash.toml",
-)
+"""
 
 KILLER = '''
 """An agent that kills a simulator of the staircase, once: it leaves a mark."""
@@ -75,23 +72,30 @@ class Killer:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="NetHack's simulators run on Linux here")
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(
+    ("processes", "games", "steps"), [(1, ["nethack/staircase", "nethack/gold"], 512), (2, ["nethack/staircase"], 4096)]
+)
 def test_a_killed_simulator_fails_its_row_only_and_the_row_resumes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], processes: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    processes: int,
+    games: list[str],
+    steps: int,
 ) -> None:
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "killers.py").write_text(KILLER)
     monkeypatch.syspath_prepend(tmp_path / "modules")
     monkeypatch.delitem(sys.modules, "killers", raising=False)
     monkeypatch.setenv("MARK", str(tmp_path / "mark"))
-    if processes == 1:  # an unskilled player needs most of the 1,000 steps; other processes do not see this
-        for task in ("staircase", "gold"):
-            short = dataclasses.replace(nethack.TASKS[task], max_episode_steps=40)
-            monkeypatch.setitem(nethack.TASKS, task, short)
+    for name in ("staircase", "gold"):  # short games and rollouts, in this process only
+        short = dataclasses.replace(nethack.TASKS[name], max_episode_steps=40, learner_config={})
+        monkeypatch.setitem(nethack.TASKS, name, short)
+    suite = parse_suite(ROWS.format(games=games, steps=steps), "crash.toml")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
 
     def run(folder: str) -> Any:
-        return hpbench.run("killers:Killer", SUITE, output=tmp_path / folder, processes=processes)
+        return hpbench.run("killers:Killer", suite, output=tmp_path / folder, processes=processes)
 
     with pytest.raises(RunFailed) as caught:
         run("cut")
@@ -102,7 +106,7 @@ def test_a_killed_simulator_fails_its_row_only_and_the_row_resumes(
     assert "had the seeds " in said
     assert said in str(caught.value)
     kept = {record.row.task for record in caught.value.results.records}
-    assert kept == {"nethack/gold", "classic/cartpole"}
+    assert kept == {*games[1:], "classic/cartpole"}
     if processes == 2:
         return
     capsys.readouterr()
