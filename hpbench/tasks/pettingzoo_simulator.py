@@ -8,7 +8,7 @@ others, zeros fill up, and where they can choose less, what they cannot choose c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,14 @@ from hpbench.tasks.pettingzoo_worlds import WORLDS
 
 STATE_BYTES = 512
 """Room for a saved world: the longest (``simple-line``) takes little more than half of that."""
+
+VIEWS: Mapping[str, Sequence[tuple[str, int]]] = {
+    "simple-spread": (("velocity", 2), ("place", 2), ("landmarks", 6), ("others", 4)),
+    "simple-speaker-listener": (("colour of the goal", 3),),
+    "simple-reference": (("velocity", 2), ("landmarks", 6), ("colour of the other's goal", 3), ("heard", 10)),
+    "simple-line": (("velocity", 2), ("place", 2), ("ends of the line", 4)),
+}
+"""What the numbers are that the first agent sees, and how many."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,17 @@ class PettingZooMaker:
             MissingExtra: if PettingZoo's environments are not installed.
         """
         return PettingZooSimulator(self, envs)
+
+    def describe(self, observation: Sequence[float]) -> str:
+        """What the first agent of a world saw, in words; places and speeds are seen from where it is."""
+        if self.world == "pursuit":
+            walls, pursuers, evaders = (int(sum(observation[channel : self.seen : 3])) for channel in range(3))
+            return f"the first pursuer sees {pursuers} pursuers with itself, {evaders} evaders, {walls} cells of wall"
+        words, start = [], 0
+        for name, width in VIEWS[self.world]:
+            words.append(f"{name} {' '.join(f'{number:.2f}' for number in observation[start : start + width])}")
+            start += width
+        return f"the first agent: {', '.join(words)}"
 
 
 class PettingZooSimulator:

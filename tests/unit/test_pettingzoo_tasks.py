@@ -170,6 +170,24 @@ def test_the_text_says_where_everybody_is() -> None:
     assert pursuit.count(",") == 38
 
 
+def test_observations_in_words() -> None:
+    running = start("simple-speaker-listener", 5)
+    describe = TASKS["simple-speaker-listener"].simulator.describe  # type: ignore[union-attr]
+    colour = " ".join(f"{number:.2f}" for number in running.observation[0, :3])
+    assert describe(running.observation[0].tolist()) == f"the first agent: colour of the goal {colour}"
+    running = start("simple-line", 5)
+    words = TASKS["simple-line"].simulator.describe(running.observation[0].tolist())  # type: ignore[union-attr]
+    assert words.startswith("the first agent: velocity 0.00 0.00, place ")
+    assert words.count(" ") == 16
+    running = start("pursuit", 5)
+    seen = running.observation[0, :147].reshape(-1, 3).sum(axis=0).astype(int).tolist()
+    words = TASKS["pursuit"].simulator.describe(running.observation[0].tolist())  # type: ignore[union-attr]
+    assert words == (
+        f"the first pursuer sees {seen[1]} pursuers with itself, {seen[2]} evaders, {seen[0]} cells of wall"
+    )
+    assert seen[1] >= 1
+
+
 def test_a_missing_package_is_an_error_with_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
     found = builtins.__import__
 
