@@ -47,6 +47,8 @@ class Size:
 
 SIZES: Mapping[str, Size] = {
     "tiny": Size(32, 1, 64, 2),
+    "0.3M": Size(96, 3, 256, 4),
+    "0.4M": Size(128, 2, 336, 4),
     "0.8M": Size(128, 4, 336, 4),
     "5M": Size(256, 6, 672, 4),
     "10M": Size(320, 8, 832, 5),

@@ -118,7 +118,7 @@ class _Run:
             torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=recipe.weight_decay)
             for module, rate in ((model, recipe.learning_rate), (self.value, recipe.value_learning_rate))
         ]
-        self.teacher = Teacher(recipe.teacher)
+        self.teacher = Teacher(recipe.teacher, recipe.teacher_tolerance)
         self.step, self.jobs, self.best = 0, 0, -float("inf")
 
     def train(self, say: Say, last: int) -> None:
@@ -247,8 +247,10 @@ class _Run:
         advantages, returns, start = [], [], 0
         for episode in episodes:
             own = values[start : start + len(episode.rewards)]
-            advantages.append(estimate(np.array(episode.rewards), own, self.recipe.gae_lambda))
-            returns.append(np.cumsum(episode.rewards[::-1])[::-1])
+            edited = [np.count_nonzero(answer.choices != KEEP) for answer in episode.answers]
+            rewards = np.array(episode.rewards) - self.recipe.edit_price * np.array(edited)
+            advantages.append(estimate(rewards, own, self.recipe.gae_lambda))
+            returns.append(np.cumsum(rewards[::-1])[::-1])
             start += len(own)
         by_task: dict[str, list[NDArray[np.float64]]] = {}
         for episode, own in zip(episodes, advantages, strict=True):

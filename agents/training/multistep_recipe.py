@@ -38,10 +38,14 @@ class MultistepRecipe(StageRecipe):
         clip: of the probability ratio of a whole decision.
         gae_lambda: of generalised advantage estimation; meta-episodes are not discounted.
         entropy: weight of the mean entropy of a slot, in nats.
+        edit_price: taken from the reward of a decision for each hyperparameter that it edits, in units of the score:
+            a policy that leaves alone what needs no change is decided faster, and easier to follow. Scores that are
+            reported, and by which the best model is kept, are without it.
         target_kl: the epochs of an update end when the policy has moved further than this.
         max_gradient_norm: where gradients are cut.
         teacher: settings by task (:mod:`agents.training.teacher`) that the policy is drawn to in the first
             ``teacher_steps`` updates, with the weight ``teacher_weight`` falling linearly to 0.
+        teacher_tolerance: factor within which it keeps a value.
         evaluate_every: updates between tests.
         evaluation_seeds: meta-episodes per task and track in each test.
         device: of the model, ``auto`` takes a GPU if there is one. The learners train on the CPU.
@@ -74,9 +78,11 @@ class MultistepRecipe(StageRecipe):
     clip: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     gae_lambda: Annotated[float, Field(ge=0.0, le=1.0)] = 0.95
     entropy: Annotated[float, Field(ge=0.0)] = 0.003
+    edit_price: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     target_kl: Positive = 0.03
     max_gradient_norm: Positive = 0.5
     teacher: Annotated[Settings, Field(default_factory=dict)]
+    teacher_tolerance: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] = 1.0
     teacher_weight: Annotated[float, Field(ge=0.0)] = 1.0
     teacher_steps: Annotated[int, Field(ge=0)] = 0
     evaluate_every: Count

@@ -145,6 +145,7 @@ class SftRecipe(TunedRecipe):
         keep_share: largest share of examples that keep everything; null: all there are.
         teacher: settings by task (:mod:`agents.training.teacher`): if there are any, the answer to every recorded state
             is the choices that lead to them, and branch sets are for tests only.
+        teacher_tolerance: factor within which the teacher keeps a value.
         hidden_tasks: share of the teacher's examples whose task is not named.
         best: the checkpoint that is kept: of the smallest ``loss``, or the largest ``agreement`` or ``gain``.
     """
@@ -153,6 +154,7 @@ class SftRecipe(TunedRecipe):
 
     keep_share: Share | None = 0.5
     teacher: Annotated[Settings, Field(default_factory=dict)]
+    teacher_tolerance: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] = 1.0
     hidden_tasks: Share = 0.0
     best: Literal["loss", "agreement", "gain"] = "loss"
 

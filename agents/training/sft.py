@@ -81,7 +81,7 @@ def train_sft(recipe: SftRecipe, start: str, collection: Path, folder: Path, say
 
 def _examples(recipe: SftRecipe, collection: Path, split: str, policy: SlotPolicy) -> list[dict[str, Any]]:
     """Rows that need no more preparation: token ids, and which of them are the completion."""
-    teacher, show, form = Teacher(recipe.teacher), recipe.show.rendering(), "messages"
+    teacher, show, form = Teacher(recipe.teacher, recipe.teacher_tolerance), recipe.show.rendering(), "messages"
     if teacher:
         rows = taught_rows(
             collection, teacher, split, show, form, recipe.without, hidden=recipe.hidden_tasks, seed=recipe.seed

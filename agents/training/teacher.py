@@ -14,6 +14,7 @@ from agents.language.prompt import shown_in
 from agents.training.tagged import Choices, nearest
 from hpbench import learners
 from hpbench.errors import InvalidConfiguration, UnknownName
+from hpbench.hyperparameter import KEEP
 from hpbench.tasks import make as make_task
 
 Settings = dict[str, dict[str, float]]
@@ -27,13 +28,19 @@ class Teacher:
 
     Args:
         settings: values by base task, such as ``{"classic/acrobot": {"learning_rate": 0.003, ...}}``.
+        tolerance: a hyperparameter is kept while it is within this factor of where it belongs, on its own scale. Above
+            1, what imitates the teacher comes to rest, though it reads values by coarse levels.
 
     Raises:
         UnknownName: for a task or a hyperparameter that does not exist.
-        InvalidConfiguration: if the values of a task are not those of all hot hyperparameters of one learner.
+        InvalidConfiguration: if the values of a task are not those of all hot hyperparameters of one learner, or the
+            tolerance is below 1.
     """
 
-    def __init__(self, settings: Mapping[str, Mapping[str, float]]) -> None:
+    def __init__(self, settings: Mapping[str, Mapping[str, float]], tolerance: float = 1.0) -> None:
+        if not tolerance >= 1.0:
+            raise InvalidConfiguration(f"the teacher's tolerance is a factor of at least 1, got {tolerance}")
+        self._tolerance = tolerance
         self._goals: dict[tuple[str, str], tuple[float, ...]] = {}
         spaces = {name: learners.make(name).hyperparameters for name in learners.LEARNERS}
         known = sorted({name for space in spaces.values() for name in space})
@@ -69,4 +76,11 @@ class Teacher:
         space, shown = learners.make(match[1]).hyperparameters, shown_in(observation)
         if set(shown) != set(space):
             return None
-        return nearest(space, [shown[name].value for name in space], goal)
+        values = [shown[name].value for name in space]
+        choices = nearest(space, values, goal)
+        for k, name in enumerate(space.hot):
+            column = space.index(name)
+            low, high = (space[name].multiply(goal[column], t)[0] for t in (1.0 / self._tolerance, self._tolerance))
+            if low <= values[column] <= high:
+                choices[k] = KEEP
+        return choices

@@ -34,7 +34,7 @@ def tiny(
     collection: Collection,
     output: Annotated[Path, typer.Option(help="Folder of the training run; the same again resumes.")] = Path("tiny"),
     recipe: RecipeFile = None,
-    size: Annotated[str | None, typer.Option(help="0.8M, 5M or 10M parameters.")] = None,
+    size: Annotated[str | None, typer.Option(help="0.3M, 0.4M, 0.8M, 5M or 10M parameters.")] = None,
     steps: Steps = None,
     batch: Batch = None,
     learning_rate: Rate = None,

@@ -17,11 +17,9 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
+import sys
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +34,9 @@ from hpbench.evaluation.results import Results
 from hpbench.evaluation.statistics import Interval, compare, estimate, mean_of_rows
 from hpbench.evaluation.suite import load_suite
 from hpbench.evaluation.tables import Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import lines
 
 SUITE = Path(__file__).with_name("held-out.toml")
 ROLLOUT = 512
@@ -123,17 +124,6 @@ def play(game: Game, **options: Any) -> dict[str, Any]:
     }
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """Finished games. A line that a killed script left unfinished does not count."""
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return found
-
-
 def key_of(line: dict[str, Any]) -> tuple[Any, ...]:
     """The key of the game that a line is about."""
     return tuple(line[name] for name in ("agent", "members", "charged", "task", "track", "seed"))
@@ -141,26 +131,7 @@ def key_of(line: dict[str, Any]) -> tuple[Any, ...]:
 
 def run(games: Sequence[Game], path: Path, processes: int = 1, **options: Any) -> int:
     """Play the games that the file does not have yet; how many these were."""
-    finished = read(path)
-    have = {key_of(line) for line in finished}
-    todo = [game for game in games if game.key not in have]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Without the half of a line that a killed script may have left: what follows it would be lost with it.
-    path.write_text("".join(json.dumps(line) + "\n" for line in finished), encoding="utf-8")
-    with path.open("a", encoding="utf-8") as file:
-
-        def keep(line: dict[str, Any]) -> None:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
-            file.flush()
-
-        if processes == 1:
-            for game in todo:
-                keep(play(game, **options))
-        else:
-            with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-                for future in as_completed([pool.submit(play, game, **options) for game in todo]):
-                    keep(future.result())
-    return len(todo)
+    return lines.run(games, path, play, key_of, processes, **options)
 
 
 def table(games: Sequence[dict[str, Any]], results: Results, against: Sequence[str]) -> Table:

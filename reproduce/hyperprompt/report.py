@@ -28,6 +28,7 @@ from hpbench.evaluation.suite import Row
 from hpbench.evaluation.tables import Table
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.resolve()))
 Floats = NDArray[np.float64]
 RECORDS, PAGE = HERE / "records", HERE / "results.md"
 MODEL, DEFAULT, TUNED = "hyperprompt", "library-default", "static-512"
@@ -74,6 +75,8 @@ def page() -> str:
                 parts.append(search(json.loads((HERE / "search.json").read_text(encoding="utf-8")), results))
             if results.suite.name == HELD_OUT and (HERE / "populations.jsonl").exists():
                 parts.append(populations(HERE / "populations.jsonl", results))
+            if results.suite.name == HELD_OUT and (HERE / "live.jsonl").exists():
+                parts.append(looked_after(HERE / "live.jsonl"))
     return "\n\n".join(parts) + "\n"
 
 
@@ -196,12 +199,18 @@ def search(found: dict[str, Any], scores: Results) -> str:
 
 def populations(path: Path, results: Results) -> str:
     """Populations of learners, next to agents that had a single run."""
-    sys.path.insert(0, str(HERE))
-    from populations import read, table
+    from populations import lines, table
 
     others = [agent for agent in (MODEL, TUNED, DEFAULT) if agent in results.agents]
     title = "## Populations on held-out variants: the best member, by its training score"
-    return f"{title}\n\n{table(read(path), results, others).to_markdown()}".rstrip()
+    return f"{title}\n\n{table(lines.read(path), results, others).to_markdown()}".rstrip()
+
+
+def looked_after(path: Path) -> str:
+    """The model in live runs that are monitored: what feedback, roll-back and refinement change."""
+    from live import lines, table
+
+    return f"## Looked after: feedback, roll-back, refinement\n\n{table(lines.read(path)).to_markdown()}".rstrip()
 
 
 def bound(oracle: Results, held_out: Results) -> str:

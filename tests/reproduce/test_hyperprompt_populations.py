@@ -90,7 +90,7 @@ def test_a_killed_script_goes_on(populations: SimpleNamespace, tmp_path: Path) -
     assert populations.run(games, path, **SHORT) == 2
     whole = path.read_text()
     path.write_text(whole[:-40])  # killed while it wrote the second game
-    assert len(populations.read(path)) == 1
+    assert len(populations.lines.read(path)) == 1
     assert populations.run(games, path, **SHORT) == 1
     assert path.read_text() == whole
     assert populations.run(games, path, **SHORT) == 0
@@ -106,7 +106,7 @@ def test_the_script_plays_in_several_processes_what_one_process_plays(
     done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "2 games, 2 of them played now" in done.stdout
-    games = sorted(populations.read(path), key=lambda line: line["seed"])
+    games = sorted(populations.lines.read(path), key=lambda line: line["seed"])
     assert [line["seed"] for line in games] == [100, 101]
     (game,) = populations.plan(["pbt"], 4, True, ["random"], [CARTPOLE], [101])
     assert populations.play(game) == games[1]

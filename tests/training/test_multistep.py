@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,20 +152,9 @@ def test_advantages() -> None:
     assert estimate(rewards, values, 0.5).tolist() == [2.0, 0.0, 1.0]
 
 
-def test_an_update_prefers_what_was_followed_by_reward(start: Path, tmp_path: Path) -> None:
-    """In hand-made episodes, doubling the learning rate pays two decisions later, and nothing else does."""
-    from agents.training.tuning import load_start
-
-    settings = recipe(learning_rate=3e-3, value_learning_rate=3e-3, warmup=0.0, minibatch=96, target_kl=10.0, steps=100)
-    run = _Run(settings, tmp_path, *load_start(str(start), "cpu"))
-    batch = EpisodeBatch(settings.options("classic/cartpole", "ppo", "default", "train"), [0])
-    (text,), _ = batch.reset()
-    names, double = names_in(text), CHOICES.index("x2")
-
-    def chance() -> float:
-        return run.greedy.decide([text], [0])[0].probabilities[0][double]
-
-    before = chance()
+def hand_made(run: _Run, text: str, reward: Callable[[list[Answer]], float]) -> None:
+    """Five updates on episodes of three decisions in the same state, rewarded at their end."""
+    names = names_in(text)
     generator = np.random.default_rng(0)
     for _ in range(5):
         episodes = []
@@ -176,12 +165,46 @@ def test_an_update_prefers_what_was_followed_by_reward(start: Path, tmp_path: Pa
                 choices = np.array([decision.probabilities and _choice(decision.action, name) for name in names])
                 logs = np.log(np.array(decision.probabilities)[np.arange(len(names)), choices])
                 answers.append(Answer(decision.action, choices, logs))
-            reward = float(answers[0].choices[0] == double)
-            label = f"classic/cartpole default {seed}"
-            episodes.append(Episode(label, [text] * 3, answers, [0.0, 0.0, reward], reward))
+            paid = reward(answers)
+            episodes.append(Episode(f"classic/cartpole default {seed}", [text] * 3, answers, [0.0, 0.0, paid], paid))
         run._update(episodes)
         run.step += 1
+
+
+def new_run(start: Path, folder: Path, **changes: Any) -> tuple[_Run, str]:
+    """A run that learns fast, and an observation."""
+    from agents.training.tuning import load_start
+
+    usual = {"learning_rate": 3e-3, "value_learning_rate": 3e-3, "warmup": 0.0, "minibatch": 96, "target_kl": 10.0}
+    settings = recipe(**(usual | {"steps": 100} | changes))
+    batch = EpisodeBatch(settings.options("classic/cartpole", "ppo", "default", "train"), [0])
+    (text,), _ = batch.reset()
+    assert isinstance(text, str)
+    return _Run(settings, folder, *load_start(str(start), "cpu")), text
+
+
+def test_an_update_prefers_what_was_followed_by_reward(start: Path, tmp_path: Path) -> None:
+    """In hand-made episodes, doubling the learning rate pays two decisions later, and nothing else does."""
+    run, text = new_run(start, tmp_path)
+    double = CHOICES.index("x2")
+
+    def chance() -> float:
+        return run.greedy.decide([text], [0])[0].probabilities[0][double]
+
+    before = chance()
+    hand_made(run, text, lambda answers: float(answers[0].choices[0] == double))
     assert chance() > before + 0.1
+
+
+def test_a_price_on_edits_makes_them_rarer(start: Path, tmp_path: Path) -> None:
+    """Nothing pays in these episodes, so all that is learned is what edits cost."""
+    kept = {}
+    for price in (0.0, 0.05):
+        run, text = new_run(start, tmp_path, edit_price=price)
+        before = np.array(run.greedy.decide([text], [0])[0].probabilities)[:, KEEP].mean()
+        hand_made(run, text, lambda answers: 0.0)
+        kept[price] = np.array(run.greedy.decide([text], [0])[0].probabilities)[:, KEEP].mean() - before
+    assert kept[0.05] > 0.05 > abs(kept[0.0])
 
 
 def _choice(action: str, name: str) -> int:

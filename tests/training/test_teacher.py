@@ -27,7 +27,7 @@ from hpbench import learners
 from hpbench.control.episode import EpisodeBatch
 from hpbench.control.options import EnvOptions
 from hpbench.errors import InvalidConfiguration, UnknownName
-from hpbench.hyperparameter import KEEP
+from hpbench.hyperparameter import KEEP, MULTIPLIERS
 
 SPACE = learners.make("ppo").hyperparameters
 SETTINGS = {
@@ -71,6 +71,24 @@ def test_following_it_leads_to_its_settings_and_stays_there(hidden: bool) -> Non
     assert (choices == KEEP).all()
     assert max(near) < 0.08  # half a step of the finest factor
     assert max(near) < max(far)
+
+
+def test_within_its_tolerance_it_keeps_a_value_and_beyond_it_goes_all_the_way() -> None:
+    text, goal = observation(), SETTINGS["classic/cartpole"]["learning_rate"]
+    line = next(line for line in text.split("\n") if line.startswith("learning_rate "))
+    where = list(SPACE.hot).index("learning_rate")
+    found = {}
+    for tolerance in (1.0, 1.6):
+        teacher = Teacher(SETTINGS, tolerance)
+        for ratio in (0.6, 0.7, 1.5, 1.7):
+            shown = text.replace(line, f"learning_rate {ratio * goal:g}[00] in {line.partition(' in ')[2]}")
+            choices = teacher.choices(shown, "classic/cartpole")
+            assert choices is not None
+            found[tolerance, ratio] = float(MULTIPLIERS[choices[where]])
+    assert [found[1.0, ratio] for ratio in (0.6, 0.7, 1.5, 1.7)] == [2.0, 1.25, 0.8, 0.5]
+    assert [found[1.6, ratio] for ratio in (0.6, 0.7, 1.5, 1.7)] == [2.0, 1.0, 1.0, 0.5]
+    with pytest.raises(InvalidConfiguration, match="at least 1"):
+        Teacher(SETTINGS, 0.9)
 
 
 def test_it_says_nothing_of_other_tasks_and_learners() -> None:
