@@ -204,7 +204,7 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(4.0 * columns, 3.0 * -(-len(names) // columns)), layout="constrained")
     axes = figure.subplots(-(-len(names) // columns), columns, squeeze=False).flat
     settings = sorted({row["setting"] for row in rows})
-    for axis, name in zip(axes, names, strict=False):
+    for name, axis in zip(names, axes, strict=False):
         for (task, setting), runs in groups(rows).items():
             if task != name:
                 continue
@@ -216,7 +216,7 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         axis.axhline(tasks.make(name).anchors.low, color="grey", linestyle=":", label="low anchor")
         axis.set(title=name, xlabel="thousand environment steps", ylabel="evaluation return")
         axis.legend(fontsize=7)
-    for axis in list(axes):
+    for axis in axes:  # those that are left
         axis.remove()
     figure.savefig(path, dpi=100, metadata={"Software": None})
 
