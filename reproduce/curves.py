@@ -57,7 +57,7 @@ SETTINGS: Mapping[str, Setting] = {
     "sac": Setting("sac"),
     "sac-defaults": Setting("sac", tuned=False),
     # NetHack, each with fewer passes over a rollout and more entropy than the defaults: rollouts of 512 steps; the same
-    # with larger steps; of 2,048 steps; the same with five times the entropy; and of 8,192 steps with more entropy still.
+    # with larger steps; of 2,048 steps; the same with five times the entropy; and of 8,192 steps.
     "plain": Setting(tuned=False, values=_NETHACK, config=_SHORT),
     "fast": Setting(tuned=False, values={**_NETHACK, "learning_rate": 1e-3, "clip_range": 0.1}, config=_SHORT),
     "wide": Setting(tuned=False, values={**_NETHACK, "discount": 0.995, "minibatches": 8}, config=_WIDE),
