@@ -57,10 +57,15 @@ SETTINGS: Mapping[str, Setting] = {
     "sac": Setting("sac"),
     "sac-defaults": Setting("sac", tuned=False),
     # NetHack, each with fewer passes over a rollout and more entropy than the defaults: rollouts of 512 steps; the same
-    # with larger steps; of 2,048 steps; and of 8,192 steps with more entropy still.
+    # with larger steps; of 2,048 steps; the same with five times the entropy; and of 8,192 steps.
     "plain": Setting(tuned=False, values=_NETHACK, config=_SHORT),
     "fast": Setting(tuned=False, values={**_NETHACK, "learning_rate": 1e-3, "clip_range": 0.1}, config=_SHORT),
     "wide": Setting(tuned=False, values={**_NETHACK, "discount": 0.995, "minibatches": 8}, config=_WIDE),
+    "explore": Setting(
+        tuned=False,
+        values={**_NETHACK, "discount": 0.995, "minibatches": 8, "entropy_coefficient": 0.05},
+        config=_WIDE,
+    ),
     "large": Setting(
         tuned=False,
         values={**_NETHACK, "discount": 0.995, "minibatches": 16, "entropy_coefficient": 0.03},
@@ -80,7 +85,8 @@ def jobs(family: str) -> Iterator[str]:
         for setting in ("wide", "plain", "fast"):
             for name in ("staircase", "score"):
                 yield from (f"nethack/{name} {seed} {setting} 614400 --points 6" for seed in range(3))
-        yield from (f"nethack/staircase {seed} large 491520 --points 10" for seed in range(2))
+        yield "nethack/staircase 0 ppo-defaults 163840 --points 8"
+        yield from (f"nethack/staircase 0 {setting} 307200 --points 6" for setting in ("explore", "large"))
     elif family == "procgen":
         yield "procgen/fruitbot 0,1,2 ppo 3686400 --points 25 --device cuda"
         yield from (f"procgen/{name} 100 ppo 245760 --points 10" for name in ("coinrun", "starpilot"))
