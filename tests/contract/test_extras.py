@@ -18,8 +18,10 @@ import pytest
 from packaging.requirements import Requirement
 
 FAMILIES = {
+    "doom": ("HPControl-Doom-v0", "doom/predict-position", "vizdoom"),
     "mujoco": ("HPControl-MuJoCo-v0", "mujoco/inverted-pendulum", "mujoco"),
     "nethack": ("HPControl-NetHack-v0", "nethack/gold", "nle"),
+    "pettingzoo": ("HPControl-PettingZoo-v0", "pettingzoo/simple-speaker-listener", "mpe2"),
     "procgen": ("HPControl-Procgen-v0", "procgen/starpilot", "procgen"),
 }
 """By extra: the meta-environment, a task of it, and the module that it cannot do without."""
