@@ -8,13 +8,14 @@ at a third of the speed (``benchmarks/procgen.py``).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from hpbench.errors import InvalidConfiguration
+from hpbench.learners.impala import Impala
 from hpbench.learners.networks import MLP, Policy
 from hpbench.registry import Registry
 
@@ -61,6 +62,11 @@ class Encoder(Protocol):
         """
         ...
 
+    def encode(self, pieces: Sequence[Tensor], observation: Tensor) -> Tensor:
+        """The features alone, as fast as they can be had: float32 ``[batch, features]``, last of the
+        :meth:`activations` up to rounding."""
+        ...
+
 
 ENCODERS = Registry(
     "encoder",
@@ -73,8 +79,13 @@ ENCODERS = Registry(
 """By name, which tasks give. ``mlp`` stands for none: actor and critic read the observation themselves."""
 
 
-def make_encoder(name: str, observation_size: int) -> Encoder:
+def make_encoder(name: str, observation_size: int, threads: int = 1) -> Encoder:
     """The encoder of that name.
+
+    Args:
+        name: one of :data:`ENCODERS`.
+        observation_size: of the task.
+        threads: of the CPU that it may use; results do not depend on it.
 
     Raises:
         UnknownName: if there is none.
@@ -86,7 +97,7 @@ def make_encoder(name: str, observation_size: int) -> Encoder:
         raise InvalidConfiguration(
             f"encoder={name!r} reads {size} numbers, the task's observations have {observation_size}"
         )
-    return encoder
+    return replace(encoder, threads=threads) if isinstance(encoder, Impala) else encoder
 
 
 @dataclass(frozen=True)
@@ -134,7 +145,7 @@ class EncodedActorCritic(Policy):
         1, log_std]``. Arguments as of :meth:`activations`."""
         outputs, values = [], []
         for row, seen in zip(parameters, observation, strict=True):
-            features = self.encoder.activations(self._pieces(row), seen)[-1]
+            features = self.encoder.encode(self._pieces(row), seen)
             actor, actor_bias, critic, critic_bias, _ = torch.split(row, self._parts)[len(self.encoder.parts) :]
             outputs.append(torch.addmm(actor_bias, features, actor.view(self.actor.sizes)))
             values.append(torch.addmm(critic_bias, features, critic.view(self.critic.sizes))[:, 0])

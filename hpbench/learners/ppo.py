@@ -132,7 +132,7 @@ class PPO(OnPolicy):
                 )
             self.networks = ActorCritic.build(task.observation_size, config.hidden, *actions)
         else:
-            self.networks = EncodedActorCritic.build(make_encoder(name, task.observation_size), *actions)
+            self.networks = EncodedActorCritic.build(make_encoder(name, task.observation_size, self.threads), *actions)
             if config.normalize_observation:
                 raise InvalidConfiguration(f"normalize_observation is for encoder='mlp', not for {name!r}")
         self.evaluation_draws = self.networks.action_draws
@@ -266,15 +266,18 @@ class PPO(OnPolicy):
             active: bool ``[members]``; the others are left as they are. None: all.
             counts: how many of the steps count for each member, the others are padding. None: all.
         """
-        rows = torch.arange(self.members, device=self.device)[:, None]
         names = ("observation", "action", "log_prob", "advantage", "return")
-        batch = {name: self.buffer[name].flatten(1, 2)[rows, index] for name in names}
         if isinstance(self.networks, EncodedActorCritic):  # member by member: what is kept for backward is large
-            each = [{name: part[i : i + 1] for name, part in batch.items()} for i in range(self.members)]
+            each = [
+                {name: self.buffer[name][i].flatten(0, 1).index_select(0, index[i])[None] for name in names}
+                for i in range(self.members)
+            ]
             results = [self._gradient(slice(i, i + 1), one) for i, one in enumerate(each)]
             gradient = torch.cat([result[0] for result in results])
             statistics = tuple(map(torch.cat, zip(*(result[1] for result in results), strict=True)))
         else:
+            rows = torch.arange(self.members, device=self.device)[:, None]
+            batch = {name: self.buffer[name].flatten(1, 2)[rows, index] for name in names}
             gradient, statistics = self._gradient(slice(None), batch, counts)
         with torch.no_grad():
             optimiser = {name: self.state[name] for name in OPTIMISER}
