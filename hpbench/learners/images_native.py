@@ -61,6 +61,7 @@ def suits(sizes: Impala, images: Tensor) -> bool:
         images.device.type == "cpu"
         and images.dtype == torch.uint8
         and sizes.stride in (1, 2)
+        and sizes.side * sizes.colours % 8 == 0
         and len(sizes.channels) <= _LARGEST
         and sizes.blocks <= _LARGEST
         and not any(channels % 4 for channels in sizes.channels)

@@ -1,7 +1,6 @@
 // The kernels, for vectors of LANES images: included once for each width, in a namespace of its own.
 //
-// A plane is [row][channel][column][lane] with a zero column on either side, so that kernels need not look for the edge;
-// the image itself is [row][column][channel][lane], the order it comes in.
+// A plane is [row][channel][column][lane] with a zero column on either side, so that kernels need not look for the edge.
 #ifndef LANES
 #error "define LANES first"
 #endif
@@ -10,6 +9,9 @@ typedef float vf __attribute__((vector_size(4 * LANES)));
 typedef int32_t vi __attribute__((vector_size(4 * LANES)));
 typedef int8_t vb __attribute__((vector_size(LANES)));
 typedef float v8 __attribute__((vector_size(32)));
+typedef int32_t vi8 __attribute__((vector_size(32)));
+typedef uint8_t b8 __attribute__((vector_size(8)));
+typedef uint8_t b16 __attribute__((vector_size(16)));
 
 inline vf load(const float* p) {
     vf x;
@@ -36,16 +38,20 @@ inline void add_lanes(float* to, const vf& x) {
 
 struct Plane {
     float* at;  // the first pixel, behind the zero column
-    int64_t row, channel, column, channels, side;
-    float* whole() const { return at - column; }
+    int64_t row, channel, channels, side;
+    float* whole() const { return at - LANES; }
     int64_t size() const { return side * row; }
 };
 
 inline Plane plane(float*& memory, int64_t channels, int64_t side) {
-    Plane p{memory + LANES, channels * (side + 2) * LANES, (side + 2) * LANES, LANES, channels, side};
+    Plane p{memory + LANES, channels * (side + 2) * LANES, (side + 2) * LANES, channels, side};
     memory += p.size();
     return p;
 }
+
+// Pixels of a row, and 4 output channels, that fit into the registers: with 3 in 16 of them, GCC 12 spilled some, and the
+// convolution took twice as long.
+constexpr int PIXELS = LANES == 16 ? 4 : 2;
 
 // P pixels of a row, 4 output channels: start + sum over inputs, rows and columns of the kernel.
 template <int P, int STRIDE>
@@ -60,7 +66,7 @@ inline void tile(const float* x, const Plane& in, int64_t top, int64_t bottom, c
             const float* w = weights + (i * 3 + ky) * 12;
             for (int kx = 0; kx < 3; ++kx) {
                 vf seen[P];
-                for (int p = 0; p < P; ++p) seen[p] = load(from + (p * STRIDE + kx) * in.column);
+                for (int p = 0; p < P; ++p) seen[p] = load(from + (p * STRIDE + kx) * LANES);
                 for (int c = 0; c < 4; ++c) {
                     vf weight = all(w[kx * 4 + c]);
                     for (int p = 0; p < P; ++p) acc[c][p] += weight * seen[p];
@@ -68,7 +74,7 @@ inline void tile(const float* x, const Plane& in, int64_t top, int64_t bottom, c
             }
         }
     for (int c = 0; c < 4; ++c)
-        for (int p = 0; p < P; ++p) store(y + c * out.channel + p * out.column, acc[c][p]);
+        for (int p = 0; p < P; ++p) store(y + c * out.channel + p * LANES, acc[c][p]);
 }
 
 // Weights are packed: [outputs / 4][inputs][3][3][4].
@@ -81,16 +87,11 @@ inline void convolve(const Plane& in, const Plane& out, const float* weights, co
             const float* w = weights + c * in.channels * 9;
             const float* b = bias ? bias + c : nullptr;
             for (int64_t x = 0; x < out.side;) {
-                const float* from = in.at + above * in.row + (x * STRIDE - 1) * in.column;
-                float* to = out.at + y * out.row + c * out.channel + x * out.column;
-                // Threes and twos: with four, or with one, the processor would wait for registers or for results.
-                const int64_t left = out.side - x;
-                if (left == 2 || left == 4) {
-                    tile<2, STRIDE>(from, in, top, bottom, w, b, to, out);
-                    x += 2;
-                } else if (left >= 3) {
-                    tile<3, STRIDE>(from, in, top, bottom, w, b, to, out);
-                    x += 3;
+                const float* from = in.at + above * in.row + (x * STRIDE - 1) * LANES;
+                float* to = out.at + y * out.row + c * out.channel + x * LANES;
+                if (out.side - x >= PIXELS) {
+                    tile<PIXELS, STRIDE>(from, in, top, bottom, w, b, to, out);
+                    x += PIXELS;
                 } else {
                     tile<1, STRIDE>(from, in, top, bottom, w, b, to, out);
                     x += 1;
@@ -100,37 +101,54 @@ inline void convolve(const Plane& in, const Plane& out, const float* weights, co
     }
 }
 
+// Adds the gradients of the weights of outputs `c` to `c + K`.
+template <int K, int STRIDE>
+inline void add_gradients_of(const Plane& in, const Plane& out, int64_t c, float* weights) {
+    for (int64_t i = 0; i < in.channels; ++i)
+        for (int64_t ky = 0; ky < 3; ++ky) {
+            vf acc[K][3] = {};
+            for (int64_t y = 0; y < out.side; ++y) {
+                const int64_t row = y * STRIDE - 1 + ky;
+                if (row < 0 || row >= in.side) continue;
+                const float* from = in.at + row * in.row + i * in.channel - LANES;
+                const float* back = out.at + y * out.row + c * out.channel;
+                for (int64_t x = 0; x < out.side; ++x) {
+                    vf seen[3];
+                    for (int kx = 0; kx < 3; ++kx) seen[kx] = load(from + (x * STRIDE + kx) * LANES);
+                    for (int k = 0; k < K; ++k) {
+                        vf g = load(back + k * out.channel + x * LANES);
+                        for (int kx = 0; kx < 3; ++kx) acc[k][kx] += g * seen[kx];
+                    }
+                }
+            }
+            for (int k = 0; k < K; ++k)
+                for (int kx = 0; kx < 3; ++kx) add_lanes(weights + ((k * 3 + ky) * 3 + kx) * in.channels + i, acc[k][kx]);
+        }
+}
+
 // Adds the gradients of weights (outputs, 3, 3, inputs) and biases.
 template <int STRIDE>
 inline void add_gradients(const Plane& in, const Plane& out, float* weights, float* biases) {
     for (int64_t c = 0; c < out.channels; ++c) {
         vf sum{};
         for (int64_t y = 0; y < out.side; ++y)
-            for (int64_t x = 0; x < out.side; ++x) sum += load(out.at + y * out.row + c * out.channel + x * out.column);
+            for (int64_t x = 0; x < out.side; ++x) sum += load(out.at + y * out.row + c * out.channel + x * LANES);
         add_lanes(biases + c, sum);
     }
-    for (int64_t c = 0; c < out.channels; c += 4)
-        for (int64_t i = 0; i < in.channels; ++i)
-            for (int64_t ky = 0; ky < 3; ++ky) {
-                vf acc[4][3] = {};
-                for (int64_t y = 0; y < out.side; ++y) {
-                    const int64_t row = y * STRIDE - 1 + ky;
-                    if (row < 0 || row >= in.side) continue;
-                    const float* from = in.at + row * in.row + i * in.channel - in.column;
-                    const float* back = out.at + y * out.row + c * out.channel;
-                    for (int64_t x = 0; x < out.side; ++x) {
-                        vf seen[3];
-                        for (int kx = 0; kx < 3; ++kx) seen[kx] = load(from + (x * STRIDE + kx) * in.column);
-                        for (int k = 0; k < 4; ++k) {
-                            vf g = load(back + k * out.channel + x * out.column);
-                            for (int kx = 0; kx < 3; ++kx) acc[k][kx] += g * seen[kx];
-                        }
-                    }
-                }
-                for (int k = 0; k < 4; ++k)
-                    for (int kx = 0; kx < 3; ++kx)
-                        add_lanes(weights + (((c + k) * 3 + ky) * 3 + kx) * in.channels + i, acc[k][kx]);
-            }
+    for (int64_t c = 0; c < out.channels;) {
+        const int64_t left = out.channels - c;
+        float* to = weights + c * 9 * in.channels;
+        if (LANES == 16 ? left >= 4 : false) {
+            add_gradients_of<4, STRIDE>(in, out, c, to);
+            c += 4;
+        } else if (left >= 3 && left != 4) {
+            add_gradients_of<3, STRIDE>(in, out, c, to);
+            c += 3;
+        } else {
+            add_gradients_of<2, STRIDE>(in, out, c, to);
+            c += 2;
+        }
+    }
 }
 
 // The largest of 3 by 3 pixels, every second row and column; which it was, goes to `index` [row][channel][column][lane].
@@ -138,17 +156,17 @@ inline void pool(const Plane& in, const Plane& out, int8_t* index) {
     for (int64_t y = 0; y < out.side; ++y)
         for (int64_t c = 0; c < out.channels; ++c)
             for (int64_t x = 0; x < out.side; ++x, index += LANES) {
-                const float* from = in.at + (2 * y - 1) * in.row + c * in.channel + (2 * x - 1) * in.column;
+                const float* from = in.at + (2 * y - 1) * in.row + c * in.channel + (2 * x - 1) * LANES;
                 const int first_row = y == 0, first = x == 0;
-                vf best = load(from + first_row * in.row + first * in.column);
+                vf best = load(from + first_row * in.row + first * LANES);
                 vi which = vi{} + (first_row * 3 + first);
                 for (int ky = first_row; ky < 3; ++ky)
                     for (int kx = first; kx < 3; ++kx) {
-                        vf other = load(from + ky * in.row + kx * in.column);
+                        vf other = load(from + ky * in.row + kx * LANES);
                         which = other > best ? vi{} + (ky * 3 + kx) : which;
                         best = other > best ? other : best;
                     }
-                store(out.at + y * out.row + c * out.channel + x * out.column, best);
+                store(out.at + y * out.row + c * out.channel + x * LANES, best);
                 vb narrow = __builtin_convertvector(which, vb);
                 std::memcpy(index, &narrow, sizeof narrow);
             }
@@ -160,14 +178,14 @@ inline void unpool(const Plane& in, const Plane& out, const int8_t* index) {
     for (int64_t y = 0; y < out.side; ++y)
         for (int64_t c = 0; c < out.channels; ++c)
             for (int64_t x = 0; x < out.side; ++x, index += LANES) {
-                float* to = in.at + (2 * y - 1) * in.row + c * in.channel + (2 * x - 1) * in.column;
-                vf g = load(out.at + y * out.row + c * out.channel + x * out.column);
+                float* to = in.at + (2 * y - 1) * in.row + c * in.channel + (2 * x - 1) * LANES;
+                vf g = load(out.at + y * out.row + c * out.channel + x * LANES);
                 vb narrow;
                 std::memcpy(&narrow, index, sizeof narrow);
                 vi which = __builtin_convertvector(narrow, vi);
                 for (int ky = y == 0; ky < 3; ++ky)
                     for (int kx = x == 0; kx < 3; ++kx) {
-                        float* p = to + ky * in.row + kx * in.column;
+                        float* p = to + ky * in.row + kx * LANES;
                         store(p, load(p) + (which == ky * 3 + kx ? g : vf{}));
                     }
             }
@@ -199,9 +217,7 @@ struct Scratch {
     Plane image, full[LARGEST], back[LARGEST][3];
     float* tape;
     Scratch(const Arguments& a, const Sizes& sizes, float* memory) {
-        const int64_t row = (a.side + 2) * a.colours * LANES;
-        image = Plane{memory + a.colours * LANES, row, LANES, a.colours * LANES, a.colours, a.side};
-        memory += image.size();
+        image = plane(memory, a.colours, a.side);
         for (int64_t s = 0; s < a.stages; ++s) {
             full[s] = plane(memory, a.channels[s], s == 0 ? a.side / a.stride : sizes.side[s]);
             for (Plane& p : back[s]) p = plane(memory, a.channels[s], sizes.side[s + 1]);
@@ -210,23 +226,64 @@ struct Scratch {
     }
 };
 
+inline v8 eight_numbers(const uint8_t* bytes) {
+#ifdef __AVX2__  // GCC 12 takes many instructions for the portable way
+    return (v8)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes))));
+#else
+    b8 some;
+    std::memcpy(&some, bytes, sizeof some);
+    return __builtin_convertvector(__builtin_convertvector(some, vi8), v8);
+#endif
+}
+
+// Bytes of 8 images, 8 bytes each from `step` to `step`, side by side: [byte][image].
+inline void transpose(const uint8_t* from, int64_t step, uint8_t* to) {
+    b16 rows[4], pairs[4], fours[4];
+    for (int i = 0; i < 4; ++i) {
+        std::memcpy(&rows[i], from + 2 * i * step, 8);
+        std::memcpy(reinterpret_cast<uint8_t*>(&rows[i]) + 8, from + (2 * i + 1) * step, 8);
+        pairs[i] = __builtin_shuffle(rows[i], (b16{0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15}));
+    }
+    for (int i = 0; i < 4; i += 2) {
+        fours[i] = __builtin_shuffle(pairs[i], pairs[i + 1], (b16{0, 1, 16, 17, 2, 3, 18, 19, 4, 5, 20, 21, 6, 7, 22, 23}));
+        fours[i + 1] =
+            __builtin_shuffle(pairs[i], pairs[i + 1], (b16{8, 9, 24, 25, 10, 11, 26, 27, 12, 13, 28, 29, 14, 15, 30, 31}));
+    }
+    for (int i = 0; i < 2; ++i) {
+        b16 low = __builtin_shuffle(fours[i], fours[i + 2], (b16{0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23}));
+        b16 high =
+            __builtin_shuffle(fours[i], fours[i + 2], (b16{8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31}));
+        std::memcpy(to + 32 * i, &low, sizeof low);
+        std::memcpy(to + 32 * i + 16, &high, sizeof high);
+    }
+}
+
 // Pixels of the images from `first` on; where there are none any more, zeros.
 inline void read_images(const Arguments& a, const Plane& image, int64_t first) {
-    const int64_t line = a.side * a.colours;
-    static const uint8_t nothing[64] = {};
-    for (int64_t y = 0; y < a.side; ++y) {
-        float* to = image.at + y * image.row;
-        for (int64_t k = 0; k < line; k += 8) {
-            const int64_t count = line - k < 8 ? line - k : 8;
-            float block[8][LANES];
-            for (int lane = 0; lane < LANES; ++lane) {
-                const bool there = first + lane < a.batch;
-                const uint8_t* from = there ? a.pixels + ((first + lane) * a.side + y) * line + k : nothing;
-                for (int64_t j = 0; j < count; ++j) block[j][lane] = from[j];
+    const int64_t line = a.side * a.colours, size = a.side * line;
+    for (int64_t y = 0; y < a.side; ++y)
+        for (int half = 0; half < LANES; half += 8) {
+            const int64_t there = std::min<int64_t>(8, a.batch - first - half);
+            const uint8_t* from = a.pixels + (first + half) * size + y * line;
+            float* to = image.at + y * image.row + half;
+            int64_t place = 0, c = 0;
+            for (int64_t k = 0; k < line; k += 8) {
+                uint8_t block[64];
+                if (there >= 8) {
+                    transpose(from + k, size, block);
+                } else {
+                    uint8_t some[64] = {};
+                    for (int64_t lane = 0; lane < there; ++lane) std::memcpy(some + 8 * lane, from + lane * size + k, 8);
+                    transpose(some, 8, block);
+                }
+                for (int j = 0; j < 8; ++j) {
+                    v8 numbers = eight_numbers(block + 8 * j);
+                    std::memcpy(to + place, &numbers, sizeof numbers);
+                    place += image.channel;
+                    if (++c == a.colours) c = 0, place += LANES - a.colours * image.channel;
+                }
             }
-            std::memcpy(to + k * LANES, block, count * sizeof block[0]);
         }
-    }
 }
 
 inline void first_convolution(const Arguments& a, const Plane& in, const Plane& out, const float* w, const float* b) {
@@ -273,7 +330,7 @@ void forward(const Work& work) {
         for (int64_t y = 0; y < last.side; ++y)
             for (int64_t x = 0; x < last.side; ++x)
                 for (int64_t c = 0; c < last.channels; ++c) {
-                    vf value = rectified(load(last.at + y * last.row + x * last.column + c * last.channel));
+                    vf value = rectified(load(last.at + y * last.row + x * LANES + c * last.channel));
                     for (int lane = 0; lane < LANES && first + lane < a.batch; ++lane)
                         a.flat[(first + lane) * width + (y * last.side + x) * last.channels + c] = value[lane];
                 }
@@ -291,7 +348,7 @@ void backward(const Work& work) {
         for (int64_t y = 0; y < last.side; ++y)
             for (int64_t x = 0; x < last.side; ++x)
                 for (int64_t c = 0; c < last.channels; ++c) {
-                    const int64_t at = y * last.row + x * last.column + c * last.channel;
+                    const int64_t at = y * last.row + x * LANES + c * last.channel;
                     vf g{};
                     for (int lane = 0; lane < LANES && first + lane < a.batch; ++lane)
                         g[lane] = a.flat_gradient[(first + lane) * width + (y * last.side + x) * last.channels + c];
