@@ -157,8 +157,8 @@ def answers(subject: Subject) -> Answer:
 
 
 def comparison(rates: Mapping[str, Sequence[float]], threads: int) -> dict[str, Any]:
-    """What the rates say of PPO on so many threads. Ratios are medians of round-wise ratios. Stable-Baselines3 is allowed
-    the better of one thread and of as many."""
+    """What the rates say of PPO on so many threads. Ratios are medians of round-wise ratios. Stable-Baselines3 is
+    allowed the better of one thread and of as many."""
     mine = rates[Subject(OURS, threads).label]
     theirs = max((rates[Subject(PEER, n).label] for n in {1, threads}), key=statistics.median)
     alone = rates[Subject(SIMULATOR, threads).label]
@@ -201,10 +201,10 @@ def write(folder: Path, rates: Mapping[str, Sequence[float]], threads: Sequence[
         Grid("Of hpbench", ("threads", "steps/s", "to SB3", "bound, steps/s", "of the bound"), shares),
     ]
     notes = (
-        f"{operations() / 1e6:.1f} million floating-point operations of the network per step, counted. The bound is the "
-        "simulator alone plus these at the speed of the matrix product, on as many threads. Medians over rounds in which "
-        "all subjects took turns; ratios are medians of round-wise ratios, to the better of Stable-Baselines3 on one thread "
-        "and on as many."
+        f"{operations() / 1e6:.1f} million floating-point operations of the network per step, counted. The bound is "
+        "the simulator alone plus these at the speed of the matrix product, on as many threads. Medians over rounds in "
+        "which all subjects took turns; ratios are medians of round-wise ratios, to the better of Stable-Baselines3 on "
+        "one thread and on as many. The load average of the machine is in the JSON file."
     )
     if show:
         write_results(folder, "procgen_speed", "python benchmarks/procgen_speed.py", data, grids, notes)
@@ -234,7 +234,6 @@ def main() -> None:
     everyone = [Subject(kind, count, members, **sizes) for kind, count, members in kinds]
     rates: dict[str, list[float]] = {subject.label: [] for subject in everyone}
     with ExitStack() as stack:
-        # Other processes' idle threads would spin beside the one that is measured; all of them have as many as asked.
         workers = [stack.enter_context(Worker(__file__, asdict(subject), subject.threads)) for subject in everyone]
         for number in range(options.rounds):
             for subject, worker in zip(everyone, workers, strict=True):

@@ -1,8 +1,8 @@
 """Networks that read more than a few numbers: an encoder before the actor and the critic, who share it.
 
 As in all networks here, a member's parameters are one flat row, so that fork, Adam and snapshots need not know what
-they are. The members' encoders run one after the other: on a CPU, four members' convolutions as one in groups trained
-at a third of the speed (``benchmarks/procgen.py``).
+they are. The members' encoders run one after the other: on a CPU, four members' convolutions as one in groups of
+PyTorch's trained at a third of the speed.
 """
 
 from __future__ import annotations

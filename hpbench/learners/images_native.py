@@ -125,7 +125,7 @@ class _Convolutions(torch.autograd.Function):
         return flat
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         assert ctx.tape is not None, "the way back can be gone once"
         parameters, images = ctx.saved_tensors
         arguments = _arguments(ctx.sizes, parameters, images, ctx.threads)
