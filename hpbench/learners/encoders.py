@@ -1,20 +1,21 @@
 """Networks that read more than a few numbers: an encoder before the actor and the critic, who share it.
 
 As in all networks here, a member's parameters are one flat row, so that fork, Adam and snapshots need not know what
-they are. The members' encoders run one after the other: on a CPU, four members' convolutions as one in groups trained
-at a third of the speed (``benchmarks/procgen.py``).
+they are. The members' encoders run one after the other: on a CPU, four members' convolutions as one in groups of
+PyTorch's trained at a third of the speed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from hpbench.errors import InvalidConfiguration
+from hpbench.learners.impala import Impala
 from hpbench.learners.networks import MLP, Policy
 from hpbench.registry import Registry
 
@@ -61,6 +62,11 @@ class Encoder(Protocol):
         """
         ...
 
+    def encode(self, pieces: Sequence[Tensor], observation: Tensor) -> Tensor:
+        """The features alone, as fast as they can be had: float32 ``[batch, features]``, last of the
+        :meth:`activations` up to rounding."""
+        ...
+
 
 ENCODERS = Registry(
     "encoder",
@@ -75,8 +81,13 @@ ENCODERS = Registry(
 """By name, which tasks give. ``mlp`` stands for none: actor and critic read the observation themselves."""
 
 
-def make_encoder(name: str, observation_size: int) -> Encoder:
+def make_encoder(name: str, observation_size: int, threads: int = 1) -> Encoder:
     """The encoder of that name.
+
+    Args:
+        name: one of :data:`ENCODERS`.
+        observation_size: of the task.
+        threads: of the CPU that it may use; results do not depend on it.
 
     Raises:
         UnknownName: if there is none.
@@ -88,7 +99,7 @@ def make_encoder(name: str, observation_size: int) -> Encoder:
         raise InvalidConfiguration(
             f"encoder={name!r} reads {size} numbers, the task's observations have {observation_size}"
         )
-    return encoder
+    return replace(encoder, threads=threads) if isinstance(encoder, Impala) else encoder
 
 
 @dataclass(frozen=True)
@@ -137,7 +148,7 @@ class EncodedActorCritic(Policy):
         outputs, values = [], []
         for row, seen in zip(parameters, observation, strict=True):
             pieces, encoded = self._pieces(row), len(self.encoder.parts)
-            features = self.encoder.activations(pieces[:encoded], seen)[-1]
+            features = self.encoder.encode(pieces[:encoded], seen)
             actor, actor_bias, critic, critic_bias, _ = pieces[encoded:]
             outputs.append(torch.addmm(actor_bias, features, actor.view(self.actor.sizes)))
             values.append(torch.addmm(critic_bias, features, critic.view(self.critic.sizes))[:, 0])

@@ -133,7 +133,7 @@ class PPO(OnPolicy):
                 )
             self.networks = ActorCritic.build(task.observation_size, config.hidden, *actions)
         else:
-            self.networks = EncodedActorCritic.build(make_encoder(name, task.observation_size), *actions)
+            self.networks = EncodedActorCritic.build(make_encoder(name, task.observation_size, self.threads), *actions)
             if config.normalize_observation:
                 raise InvalidConfiguration(f"normalize_observation is for encoder='mlp', not for {name!r}")
         self.evaluation_draws = self.networks.action_draws
@@ -273,7 +273,7 @@ class PPO(OnPolicy):
         names = ("observation", "action", "log_prob", "advantage", "return")
         if isinstance(self.networks, EncodedActorCritic):  # member by member: what is kept for backward is large
             each = [
-                {name: self.buffer[name][i].flatten(0, 1)[index[i]][None] for name in names}
+                {name: self.buffer[name][i].flatten(0, 1).index_select(0, index[i])[None] for name in names}
                 for i in range(self.members)
             ]
             results = [self._gradient(slice(i, i + 1), one) for i, one in enumerate(each)]
