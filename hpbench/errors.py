@@ -73,6 +73,20 @@ class MissingLibrary(HPBenchError, ImportError):
         return type(self), (self.package, self.library, self.system_packages)
 
 
+class MissingBuild(HPBenchError, ImportError):
+    """A module that no package index has, and that has to be built from source."""
+
+    def __init__(self, package: str, instructions: str) -> None:
+        self.package, self.instructions = package, instructions
+        super().__init__(
+            f"{package!r} is not installed, and no package index has it. "
+            f"Build it from source and install the wheel that this makes: {instructions}"
+        )
+
+    def __reduce__(self) -> tuple[type[MissingBuild], tuple[str, str]]:
+        return type(self), (self.package, self.instructions)
+
+
 class SimulatorCrash(HPBenchError, RuntimeError):
     """A simulator's process died or gave no answer. What its copies were doing is lost; what was recorded is not.
 

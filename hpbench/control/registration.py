@@ -13,6 +13,9 @@ ENVIRONMENTS: Mapping[str, str] = {
     "HPControl-Procgen-v0": "procgen",
     "HPControl-NetHack-v0": "nethack",
     "HPControl-MuJoCo-v0": "mujoco",
+    "HPControl-PettingZoo-v0": "pettingzoo",
+    "HPControl-Doom-v0": "doom",
+    "HPControl-DMLab-v0": "dmlab",
 }
 """Gymnasium ids and the task family of each."""
 

@@ -1,20 +1,21 @@
 """Networks that read more than a few numbers: an encoder before the actor and the critic, who share it.
 
 As in all networks here, a member's parameters are one flat row, so that fork, Adam and snapshots need not know what
-they are. The members' encoders run one after the other: on a CPU, four members' convolutions as one in groups trained
-at a third of the speed (``benchmarks/procgen.py``).
+they are. The members' encoders run one after the other: on a CPU, four members' convolutions as one in groups of
+PyTorch's trained at a third of the speed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from hpbench.errors import InvalidConfiguration
+from hpbench.learners.impala import Impala
 from hpbench.learners.networks import MLP, Policy
 from hpbench.registry import Registry
 
@@ -61,10 +62,17 @@ class Encoder(Protocol):
         """
         ...
 
+    def encode(self, pieces: Sequence[Tensor], observation: Tensor) -> Tensor:
+        """The features alone, as fast as they can be had: float32 ``[batch, features]``, last of the
+        :meth:`activations` up to rounding."""
+        ...
+
 
 ENCODERS = Registry(
     "encoder",
     {
+        "first-person": "hpbench.learners.first_person:FIRST_PERSON",
+        "first-person-small": "hpbench.learners.first_person:FIRST_PERSON_SMALL",
         "glyphs": "hpbench.learners.glyphs:GLYPHS",
         "impala": "hpbench.learners.impala:IMPALA",
         "impala-small": "hpbench.learners.impala:IMPALA_SMALL",
@@ -73,8 +81,13 @@ ENCODERS = Registry(
 """By name, which tasks give. ``mlp`` stands for none: actor and critic read the observation themselves."""
 
 
-def make_encoder(name: str, observation_size: int) -> Encoder:
+def make_encoder(name: str, observation_size: int, threads: int = 1) -> Encoder:
     """The encoder of that name.
+
+    Args:
+        name: one of :data:`ENCODERS`.
+        observation_size: of the task.
+        threads: of the CPU that it may use; results do not depend on it.
 
     Raises:
         UnknownName: if there is none.
@@ -86,7 +99,7 @@ def make_encoder(name: str, observation_size: int) -> Encoder:
         raise InvalidConfiguration(
             f"encoder={name!r} reads {size} numbers, the task's observations have {observation_size}"
         )
-    return encoder
+    return replace(encoder, threads=threads) if isinstance(encoder, Impala) else encoder
 
 
 @dataclass(frozen=True)
@@ -125,7 +138,7 @@ class EncodedActorCritic(Policy):
         """
         of_members = []
         for row, images in zip(parameters, observation, strict=True):
-            layers = self.encoder.activations(self._pieces(row), images)
+            layers = self.encoder.activations(self._pieces(row)[: len(self.encoder.parts)], images)
             of_members.append([layer.float().unsqueeze(2).flatten(2).mean(dim=2) for layer in layers])
         return [torch.stack(layer) for layer in zip(*of_members, strict=True)]
 
@@ -134,12 +147,15 @@ class EncodedActorCritic(Policy):
         1, log_std]``. Arguments as of :meth:`activations`."""
         outputs, values = [], []
         for row, seen in zip(parameters, observation, strict=True):
-            features = self.encoder.activations(self._pieces(row), seen)[-1]
-            actor, actor_bias, critic, critic_bias, _ = torch.split(row, self._parts)[len(self.encoder.parts) :]
+            pieces, encoded = self._pieces(row), len(self.encoder.parts)
+            features = self.encoder.encode(pieces[:encoded], seen)
+            actor, actor_bias, critic, critic_bias, _ = pieces[encoded:]
             outputs.append(torch.addmm(actor_bias, features, actor.view(self.actor.sizes)))
             values.append(torch.addmm(critic_bias, features, critic.view(self.critic.sizes))[:, 0])
         log_std = parameters[:, None, self.size - self.log_std :]
         return torch.stack(outputs), torch.stack(values), log_std
 
     def _pieces(self, row: Tensor) -> list[Tensor]:
-        return list(torch.split(row, self._parts)[: len(self.encoder.parts)])
+        """The parts of a member's row. On a GPU, those of a copy: which kernel multiplies matrices depends on where in
+        memory they begin, and a row among others begins elsewhere than a row alone."""
+        return list(torch.split(row.clone() if row.is_cuda else row, self._parts))

@@ -18,12 +18,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hpbench.errors import InvalidConfiguration
 from hpbench.learners.external_native import Exchanges
 from hpbench.learners.rollout import NOISE, REWARD_SCALE, Environments, Transition, policy_action
+from hpbench.learners.simulator_halves import make_parts
 from hpbench.learners.simulator_pool import make_simulator
 from hpbench.seeding import normal_from_uniform
 from hpbench.tasks.base import MAX_DELAY, Task
 from hpbench.tasks.simulator import Simulator
+
+SPLIT = 128
+"""From so many copies on, a simulator in processes has two halves: one steps while the policy looks at the other."""
 
 _LENGTH = struct.Struct("<q")
 
@@ -40,11 +45,21 @@ class Running:
         self._simulator: Simulator | None = None
         self.current = self.ahead = False
 
-    def simulator(self, task: Task, envs: int, evaluation: bool) -> Simulator:
-        """It is made when it is first asked for, and closed when nobody has it any more."""
+    def simulator(self, task: Task, envs: int, evaluation: bool, parts: int | None = None) -> Simulator:
+        """It is made when it is first asked for, and closed when nobody has it any more.
+
+        Args:
+            task: has a simulator.
+            envs: copies.
+            evaluation: on the levels for evaluation.
+            parts: None: as the maker says. A number: in processes, as a simulator that has so many ``parts``.
+        """
         if self._simulator is None:
             assert task.simulator is not None
-            self._simulator = make_simulator(task.simulator, envs, evaluation, task.id)
+            if parts is None:
+                self._simulator = make_simulator(task.simulator, envs, evaluation, task.id, task.agents)
+            else:
+                self._simulator = make_parts(task.simulator, envs, evaluation, task.id, parts)
             weakref.finalize(self, self._simulator.close)
         return self._simulator
 
@@ -59,14 +74,23 @@ class ExternalEnvironments(Environments):
         task: has a simulator.
         envs: copies per member.
         evaluation: whether they play single episodes, on the levels for evaluation: what has ended does not go on.
+        spread: whether the simulators run in processes, even if they could run in this one. It changes no result.
+
+    Raises:
+        InvalidConfiguration: if they do not make whole worlds of a task with several agents.
     """
 
     NAMES = ("env_elapsed", "env_return", "env_queue", "env_observation", "env_simulator")
 
-    def __init__(self, task: Task, envs: int, evaluation: bool = False) -> None:
+    def __init__(self, task: Task, envs: int, evaluation: bool = False, spread: bool = False) -> None:
         super().__init__(task, envs)
         assert task.simulator is not None
-        self.maker, self.evaluation = task.simulator, evaluation
+        if envs % task.agents:
+            near = (envs // task.agents + 1) * task.agents
+            raise InvalidConfiguration(
+                f"num_envs={envs} must be a multiple of the {task.agents} agents of {task.id}, for example {near}"
+            )
+        self.maker, self.evaluation, self.spread = task.simulator, evaluation, spread
         self.noisy = task.observation_dtype == "float32"
         self.noise_draws = 2 * task.observation_size if self.noisy else 0
         self.members: list[Running] = []
@@ -86,7 +110,7 @@ class ExternalEnvironments(Environments):
             "env_elapsed": torch.zeros(shape, dtype=torch.int64, device=device),
             "env_return": torch.zeros(shape, dtype=torch.float64, device=device),
             "env_queue": torch.zeros(*shape, MAX_DELAY, self.width, dtype=torch.float32, device=device),
-            "env_observation": self._noised(self._gathered("observation", shape[0]).to(device), physics, noise_draws),
+            "env_observation": self._noised(self._observed(shape[0], device), physics, noise_draws),
         }
         if not self.evaluation:
             size = _LENGTH.size + self.maker.state_bytes
@@ -97,16 +121,24 @@ class ExternalEnvironments(Environments):
         self, state: dict[str, Tensor], physics: Tensor, action: Tensor, reset: Tensor, noise: Tensor
     ) -> Transition:
         """Step all environments and restart those whose episode ended; ``state`` and the simulators move on."""
-        device, members = physics.device, len(physics)
+        self.load(state)
+        self.begin(state, physics, action)
+        return self.finish(state, physics, reset, noise)
+
+    def begin(self, state: dict[str, Tensor], physics: Tensor, action: Tensor) -> None:
+        """The first half of a step: give the simulators, which are where the state is, the actions."""
         applied = policy_action(self.task, self._delayed(state, physics, action)).cpu().numpy()
         playing = state["env_elapsed"].cpu().numpy() >= 0
-        self.load(state)
-        for m in range(members):
+        for m in range(len(physics)):
             which = np.flatnonzero(playing[m]).tolist()
             if which:
                 self._simulator(m).step(applied[m], None if len(which) == self.envs else which)
             self.members[m].ahead = True
-        observation = self._gathered("observation", members).to(device)
+
+    def finish(self, state: dict[str, Tensor], physics: Tensor, reset: Tensor, noise: Tensor) -> Transition:
+        """The second half: wait for the simulators."""
+        device, members = physics.device, len(physics)
+        observation = self._observed(members, device)
         reward, terminated = (self._gathered(name, members).to(device) for name in ("reward", "terminated"))
         length = state["env_elapsed"] + 1
         total = state["env_return"] + reward
@@ -119,7 +151,7 @@ class ExternalEnvironments(Environments):
             waiting = (truncated if self.maker.restarts_itself else done).cpu().numpy()
             if waiting.any():
                 self._restart(waiting, episode_seeds(reset))
-                first = self._noised(self._gathered("observation", members).to(device), physics, noise)
+                first = self._noised(self._observed(members, device, again=True), physics, noise)
             state["env_elapsed"] = torch.where(done, 0, length)
         state["env_observation"] = first
         state["env_return"] = torch.where(done, 0.0, total)
@@ -137,6 +169,11 @@ class ExternalEnvironments(Environments):
             return observation
         return observation + size * normal_from_uniform(draws[..., ::2], draws[..., 1::2])
 
+    def _observed(self, members: int, device: torch.device, again: bool = False) -> Tensor:
+        """What the simulators show now; ``again``: after restarts amid a step."""
+        del again
+        return self._gathered("observation", members).to(device)
+
     def _gathered(self, name: str, members: int) -> Tensor:
         """An array of all simulators, ``[members, envs, ...]``."""
         return torch.from_numpy(np.stack([getattr(self._simulator(m), name) for m in range(members)]))
@@ -145,7 +182,8 @@ class ExternalEnvironments(Environments):
         self.members += [Running() for _ in range(members - len(self.members))]
 
     def _simulator(self, member: int) -> Simulator:
-        return self.members[member].simulator(self.task, self.envs, self.evaluation)
+        parts = (1 if self.evaluation or self.envs < SPLIT else 2) if self.spread else None
+        return self.members[member].simulator(self.task, self.envs, self.evaluation, parts)
 
     # -- simulators and the state
 
@@ -178,8 +216,9 @@ class ExternalEnvironments(Environments):
 
     def _saved(self, simulator: Simulator, size: int) -> NDArray[np.uint8]:
         rows = np.zeros((self.envs, size), dtype=np.uint8)
-        for env, row in enumerate(rows):
-            data = simulator.save(env)
+        together = getattr(simulator, "save_all", None)  # in processes, a message for each copy takes long
+        saved = map(simulator.save, range(self.envs)) if together is None else together(range(self.envs))
+        for row, data in zip(rows, saved, strict=True):
             _LENGTH.pack_into(row, 0, len(data))
             row[_LENGTH.size : _LENGTH.size + len(data)] = np.frombuffer(data, dtype=np.uint8)
         return rows
@@ -199,7 +238,7 @@ class ExternalEnvironments(Environments):
         return self._with([self.members[m] for m in members])
 
     def _with(self, members: list[Running]) -> ExternalEnvironments:
-        other = ExternalEnvironments(self.task, self.envs, self.evaluation)
+        other = ExternalEnvironments(self.task, self.envs, self.evaluation, self.spread)
         other.members, other._evaluation = members, self._evaluation
         return other
 
@@ -207,7 +246,8 @@ class ExternalEnvironments(Environments):
         """Others, to play that many episodes per member; the last ones are kept."""
         if episodes not in self._evaluation:
             self._evaluation.clear()
-            self._evaluation[episodes] = ExternalEnvironments(self.task, episodes, evaluation=True)
+            envs = episodes * self.task.agents
+            self._evaluation[episodes] = ExternalEnvironments(self.task, envs, evaluation=True, spread=self.spread)
         return self._evaluation[episodes]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -124,6 +124,10 @@ class Glyphs:
         )
         return [patches.transpose(1, 2), _layer(torch.cat(parts, dim=1), *layers[6:8])]
 
+    def encode(self, pieces: Sequence[Tensor], observations: Tensor) -> Tensor:
+        """The features alone."""
+        return self.activations(pieces, observations)[-1]
+
 
 GLYPHS = Glyphs()
 """The encoder of that name."""

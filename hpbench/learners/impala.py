@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hpbench.learners import images_native
 from hpbench.seeding import uniform
 
 KERNEL = 3
@@ -32,6 +33,7 @@ class Impala:
         stride: of the first convolution.
         side: pixels a side of the image, a power of 2.
         colours: of each pixel.
+        threads: of the CPU, that share the images of a batch in :meth:`encode`; results do not depend on it.
     """
 
     channels: tuple[int, ...]
@@ -40,6 +42,7 @@ class Impala:
     stride: int = 1
     side: int = 64
     colours: int = 3
+    threads: int = 1
 
     @property
     def observation_size(self) -> int:
@@ -100,7 +103,7 @@ class Impala:
             pieces: of the member's row, one-dimensional, of the lengths :attr:`parts`.
             images: uint8 ``[batch, observation_size]``.
         """
-        layers = iter(zip(pieces[::2], pieces[1::2], self.shapes, strict=True))
+        layers = iter(zip(pieces[:-2:2], pieces[1:-2:2], self.shapes[:-1], strict=True))
 
         def convolve(x: Tensor, stride: int = 1, scale: float | None = None) -> Tensor:
             weight, bias, shape = next(layers)
@@ -118,10 +121,18 @@ class Impala:
             for _ in range(self.blocks):
                 x = x + convolve(functional.relu(convolve(functional.relu(x))))
             outputs.append(x)
-        weight, bias, shape = next(layers)
-        flat = functional.relu(x).permute(0, 2, 3, 1).flatten(1)
-        dense = torch.addmm(bias.to(flat.dtype), flat, weight.view(shape).to(flat.dtype))
-        return [*outputs, functional.relu(dense).float()]
+        return [*outputs, self._dense(pieces, functional.relu(x).permute(0, 2, 3, 1).flatten(1))]
+
+    def encode(self, pieces: Sequence[Tensor], images: Tensor) -> Tensor:
+        """The features alone, last of the :meth:`activations`; on a CPU from the native engine, if it is there."""
+        if not images_native.suits(self, images):
+            return self.activations(pieces, images)[-1]
+        convolutions = torch.cat(tuple(pieces[:-2]))
+        return self._dense(pieces, images_native.convolutions(self, convolutions, images, self.threads))
+
+    def _dense(self, pieces: Sequence[Tensor], flat: Tensor) -> Tensor:
+        weight, bias = (piece.to(flat.dtype) for piece in pieces[-2:])
+        return functional.relu(torch.addmm(bias, flat, weight.view(self.shapes[-1]))).float()
 
 
 def _outputs(shape: tuple[int, ...]) -> int:

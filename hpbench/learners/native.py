@@ -144,16 +144,17 @@ class Binding:
         """Play complete episodes with the current policies."""
         arguments = self._arguments(population)
         physics = evaluation_physics(population.tasks[0], population.state["env_physics"])
-        returns = np.zeros((population.members, episodes))
-        lengths = np.zeros((population.members, episodes), dtype=np.int64)
-        arguments.episodes = episodes
+        agents = population.tasks[0].agents
+        returns = np.zeros((population.members, episodes * agents))
+        lengths = np.zeros((population.members, episodes * agents), dtype=np.int64)
+        arguments.episodes = episodes * agents
         arguments.result_evaluation_returns = returns.ctypes.data
         arguments.result_evaluation_lengths = lengths.ctypes.data
         of_training, arguments.state_env_physics = arguments.state_env_physics, _pointer(physics)
         envs = population.environments.of_evaluation(episodes)
         self._call("evaluate", arguments, envs.exchanges(population.state))
         arguments.state_env_physics = of_training
-        return Evaluation(returns, lengths)
+        return Evaluation.of_worlds(returns, lengths, agents)
 
     def _call(self, function: str, arguments: Any, exchanges: Exchanges | None) -> None:
         library = _library()

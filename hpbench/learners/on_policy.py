@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from hpbench.learners import encoded
+from hpbench.learners import encoded, encoded_gpu
 from hpbench.learners.advantage import generalised_advantage
 from hpbench.learners.encoders import EncodedActorCritic
 from hpbench.learners.networks import ActorCritic, Weights, forward
@@ -35,7 +35,7 @@ class OnPolicy(TensorPopulation):
     def _collect(self, totals: Tensor) -> None:
         """One rollout into the buffer, with advantages and returns."""
         if isinstance(self.networks, EncodedActorCritic):
-            encoded.collect(self, totals)
+            (encoded_gpu if encoded_gpu.suits(self) else encoded).collect(self, totals)
             self._estimate(totals)
             return
         state, buffer, steps = self.state, self.buffer, self.config.num_steps
@@ -133,7 +133,8 @@ class OnPolicy(TensorPopulation):
         for name in ("observation", "action", "reward"):
             newest = self.buffer[name][:, -last:, 0]
             if name == "observation" and isinstance(self.networks, EncodedActorCritic):
-                newest = self.networks.encoder.summary(newest)
+                # Member by member: on a GPU, the order of a sum depends on the shape of the whole.
+                newest = torch.cat([self.networks.encoder.summary(member) for member in torch.split(newest, 1)])
             self.state[f"snippet_{name}"][:, SNIPPET - last :] = newest
 
     def _snippet_width(self) -> int:

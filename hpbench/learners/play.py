@@ -28,7 +28,7 @@ def play(
     """Play an episode in every environment of every member from fresh starts.
 
     Args:
-        envs: environments that serve no other purpose, as many as there are episodes.
+        envs: environments that serve no other purpose, as many as there are episodes and agents in them.
         physics: of training, float64 ``[members, columns]``; where the task has other levels for evaluation, those are
             played.
         act: policy: observations ``[members, episodes, size]`` and uniforms ``[members, episodes, action_draws]`` to
@@ -60,4 +60,4 @@ def play(
         first = (step.terminated | step.truncated) & (lengths == 0)
         returns = torch.where(first, step.episode_return, returns)
         lengths = torch.where(first, step.episode_length, lengths)
-    return Evaluation(returns.cpu().numpy(), lengths.cpu().numpy())
+    return Evaluation.of_worlds(returns.cpu().numpy(), lengths.cpu().numpy(), task.agents)

@@ -38,7 +38,8 @@ class Population(ABC):
         config: frozen options of the learner.
         values: initial hyperparameters by name, one number or one per member; the others start at their defaults.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
-        threads: CPU threads that the native engine may use; members are spread over them, results do not depend on it.
+        threads: CPU threads that the native engine may use; members are spread over them, or the images that an encoder
+            reads; results do not depend on it.
 
     Raises:
         InvalidConfiguration: if tasks, seeds or values do not fit.

@@ -11,7 +11,7 @@ This file is the reference. The native engine does the same on the same state, o
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from hpbench.errors import InvalidConfiguration
 from hpbench.hyperparameter import Hyperparameter, HyperparameterSpace
+from hpbench.learners import encoded_graphs
 from hpbench.learners.advantage import standardised_advantage
 from hpbench.learners.averages import average, shares
 from hpbench.learners.encoders import EncodedActorCritic, make_encoder
@@ -132,7 +133,7 @@ class PPO(OnPolicy):
                 )
             self.networks = ActorCritic.build(task.observation_size, config.hidden, *actions)
         else:
-            self.networks = EncodedActorCritic.build(make_encoder(name, task.observation_size), *actions)
+            self.networks = EncodedActorCritic.build(make_encoder(name, task.observation_size, self.threads), *actions)
             if config.normalize_observation:
                 raise InvalidConfiguration(f"normalize_observation is for encoder='mlp', not for {name!r}")
         self.evaluation_draws = self.networks.action_draws
@@ -210,11 +211,14 @@ class PPO(OnPolicy):
             if not whole:
                 part.buffer = {name: values[members] for name, values in self.buffer.items()}
             part_totals = totals if whole else totals[members]
+            recorded = whole and encoded_graphs.suits(self)
+            step = functools.partial(encoded_graphs.minibatch, self) if recorded else part._minibatch
             for _ in range(epochs):
-                part._epoch(minibatches, part_totals)
+                part._epoch(minibatches, part_totals, step)
             if not whole:
                 totals[members] = part_totals
                 self._scatter(part, members)
+        encoded_graphs.release(self)
 
     def _groups(self) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
         table = self.state["hyperparameters"].cpu().numpy()
@@ -223,12 +227,12 @@ class PPO(OnPolicy):
         for i, (epochs, minibatches) in enumerate(pairs.tolist()):
             yield epochs, min(minibatches, self.steps_per_rollout), np.flatnonzero(group.reshape(-1) == i)
 
-    def _epoch(self, minibatches: int, totals: Tensor) -> None:
-        """One pass over the rollout in the buffer, split into that many parts."""
+    def _epoch(self, minibatches: int, totals: Tensor, step: Callable[[Tensor, Tensor], None]) -> None:
+        """One pass over the rollout in the buffer, split into that many parts, with an optimiser step on each."""
         size, order = self.steps_per_rollout, self._order()
         self.state["rng_calls"][:, Stream.MINIBATCH] += 1
         for i in range(minibatches):
-            self._minibatch(order[:, i * size // minibatches : (i + 1) * size // minibatches], totals)
+            step(order[:, i * size // minibatches : (i + 1) * size // minibatches], totals)
 
     def _order(self) -> Tensor:
         """A permutation of the rollout's steps for each member, ``[members, steps]``; the counter stays where it is."""
@@ -266,19 +270,22 @@ class PPO(OnPolicy):
             active: bool ``[members]``; the others are left as they are. None: all.
             counts: how many of the steps count for each member, the others are padding. None: all.
         """
-        rows = torch.arange(self.members, device=self.device)[:, None]
         names = ("observation", "action", "log_prob", "advantage", "return")
-        batch = {name: self.buffer[name].flatten(1, 2)[rows, index] for name in names}
         if isinstance(self.networks, EncodedActorCritic):  # member by member: what is kept for backward is large
-            each = [{name: part[i : i + 1] for name, part in batch.items()} for i in range(self.members)]
+            each = [
+                {name: self.buffer[name][i].flatten(0, 1).index_select(0, index[i])[None] for name in names}
+                for i in range(self.members)
+            ]
             results = [self._gradient(slice(i, i + 1), one) for i, one in enumerate(each)]
             gradient = torch.cat([result[0] for result in results])
             statistics = tuple(map(torch.cat, zip(*(result[1] for result in results), strict=True)))
         else:
+            rows = torch.arange(self.members, device=self.device)[:, None]
+            batch = {name: self.buffer[name].flatten(1, 2)[rows, index] for name in names}
             gradient, statistics = self._gradient(slice(None), batch, counts)
         with torch.no_grad():
             optimiser = {name: self.state[name] for name in OPTIMISER}
-            moved, norms = self._descend(optimiser, gradient, self.state["hyperparameters"], active)
+            moved, norms = self._descend_apart(optimiser, gradient, self.state["hyperparameters"], active)
             self.state |= moved
             columns = torch.stack((*statistics, *norms, torch.ones_like(norms[0])), dim=1)
             # What a member without a minibatch left would have got may be anything, NaN too.
@@ -317,6 +324,23 @@ class PPO(OnPolicy):
             clip_fraction = average(((ratio - 1.0).abs() > clip_range).float(), share)
         statistics = (policy_loss, value_loss, entropy / self.networks.entropy_unit, kl, clip_fraction)
         return loss, tuple(s.detach() for s in statistics)
+
+    def _descend_apart(
+        self, optimiser: State, gradient: Tensor, table: Tensor, active: Tensor | None
+    ) -> tuple[State, list[Tensor]]:
+        """:meth:`_descend`; on a GPU with an encoder, member by member: there, in which order the norm of a long row
+        is summed up depends on how many rows there are, and where in memory it begins."""
+        if active is not None or self.device.type == "cpu" or not isinstance(self.networks, EncodedActorCritic):
+            return self._descend(optimiser, gradient, table, active)
+        rows = [slice(i, i + 1) for i in range(len(gradient))]
+        parts = [
+            self._descend(
+                {name: part[row] for name, part in optimiser.items()}, gradient[row].clone(), table[row], None
+            )
+            for row in rows
+        ]
+        moved = {name: torch.cat([part[0][name] for part in parts]) for name in optimiser}
+        return moved, [torch.cat(norm) for norm in zip(*(part[1] for part in parts), strict=True)]
 
     def _descend(
         self, optimiser: State, gradient: Tensor, table: Tensor, active: Tensor | None

@@ -14,9 +14,11 @@ import contextlib
 import itertools
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
+import time
 import weakref
 from collections import deque
 from collections.abc import Sequence
@@ -40,20 +42,31 @@ from hpbench.learners.simulator_worker import (
     STEP,
     map_array,
     receive,
+    spin,
 )
 from hpbench.tasks.simulator import Simulator, SimulatorMaker
 
 PATIENCE = 300.0
 """Seconds after which a worker that has not answered counts as stuck. Replaying long episodes takes some seconds."""
 
-_BOOT = "import sys; sys.path[:] = {path!r}; from hpbench.learners.simulator_worker import work; work({socket})"
+GRACE = 5.0
+"""Seconds that workers have to close their simulators before they are killed, with all that they started."""
+MANY = 8
+"""Cores, of which the caller can have one for itself, and the others may be kept busy waiting."""
+SPINNING = 0.005
+"""Seconds to keep a core busy waiting for a message before the process sleeps, where there are many."""
+
+_BOOT = (
+    "import sys; sys.path[:] = {path!r}; from hpbench.learners.simulator_worker import work; work({socket}, {spinning})"
+)
 
 
 class SimulatorPool:
     """Worker processes that run simulators.
 
     Args:
-        processes: how many; None: as many as there are cores for this process.
+        processes: how many; None: as many as there are cores for this process, but for one where there are many: the
+            caller has work to do meanwhile.
         patience: seconds to wait for an answer.
 
     Raises:
@@ -61,12 +74,14 @@ class SimulatorPool:
     """
 
     def __init__(self, processes: int | None = None, patience: float = PATIENCE) -> None:
-        count = len(os.sched_getaffinity(0)) if processes is None else processes
+        cores = len(os.sched_getaffinity(0))
+        count = cores - (cores > MANY) if processes is None else processes
         if count < 1:
             raise InvalidConfiguration(f"A pool needs at least one process, got {count}.")
         self.owner = os.getpid()
         self.broken = ""
-        self.workers = [_Worker(patience) for _ in range(count)]
+        spinning = SPINNING if count < cores and cores > MANY else 0.0
+        self.workers = [_Worker(patience, spinning) for _ in range(count)]
         self._numbers = itertools.count()
         self._left: list[int] = []
         self._end = weakref.finalize(self, _end_all, self.workers, self.owner)  # at exit, if not before
@@ -76,7 +91,9 @@ class SimulatorPool:
         """Whether simulators can be made: all processes live, and they are children of this process."""
         return not self.broken and self._end.alive and self.owner == os.getpid()
 
-    def make(self, maker: SimulatorMaker, envs: int, evaluation: bool = False, task: str = "") -> PooledSimulator:
+    def make(
+        self, maker: SimulatorMaker, envs: int, evaluation: bool = False, task: str = "", together: int = 1
+    ) -> PooledSimulator:
         """A simulator whose copies are spread over the processes; arguments as for :meth:`SimulatorMaker.make`.
 
         Args:
@@ -84,6 +101,7 @@ class SimulatorPool:
             envs: copies.
             evaluation: on the levels for evaluation.
             task: its id, for errors.
+            together: so many copies in a row must be in one process.
 
         Raises:
             MissingExtra: if the simulator is not installed.
@@ -92,7 +110,8 @@ class SimulatorPool:
         """
         if not self.usable:
             raise InvalidConfiguration(f"This pool of simulators is {self.broken or 'closed'}: make a new one.")
-        return PooledSimulator(self, next(self._numbers), maker, envs, evaluation, task or type(maker).__name__)
+        name = task or type(maker).__name__
+        return PooledSimulator(self, next(self._numbers), maker, envs, evaluation, name, together)
 
     def forget(self, number: int) -> None:
         """Close a simulator in all processes, soon. Finalizers call this at any moment, even amid a message."""
@@ -122,12 +141,19 @@ class PooledSimulator:
     """
 
     def __init__(
-        self, pool: SimulatorPool, number: int, maker: SimulatorMaker, envs: int, evaluation: bool, task: str
+        self,
+        pool: SimulatorPool,
+        number: int,
+        maker: SimulatorMaker,
+        envs: int,
+        evaluation: bool,
+        task: str,
+        together: int = 1,
     ) -> None:
         self.pool, self.number, self.task, self.envs = pool, number, task, envs
         self.seeds: list[int | None] = [None] * envs
         count = len(pool.workers)
-        bounds = [share * envs // count for share in range(count + 1)]
+        bounds = [share * (envs // together) // count * together for share in range(count + 1)]
         # Where copies are fewer than processes, those of the next simulator go to the next processes.
         places = [pool.workers[(index + number) % count] for index in range(count)]
         self._parts = [
@@ -279,13 +305,16 @@ class PooledSimulator:
 class _Worker:
     """The parent's end of a worker process. Answers come in the order of the questions, whosever they are."""
 
-    def __init__(self, patience: float) -> None:
-        self.patience = patience
+    def __init__(self, patience: float, spinning: float) -> None:
+        self.patience, self._spinning = patience, spinning
         self.channel, theirs = socket.socketpair()
         self.channel.settimeout(patience)
-        command = [sys.executable, "-c", _BOOT.format(path=sys.path, socket=theirs.fileno())]
+        command = [sys.executable, "-c", _BOOT.format(path=sys.path, socket=theirs.fileno(), spinning=spinning)]
         with theirs:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),))
+            # A group of its own: what a simulator starts (Doom is a process of its own) can be ended with the worker.
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),), process_group=0
+            )
         self._asked: deque[tuple[int, bool]] = deque()
         self._early: dict[int, deque[tuple[int, bytes]]] = {}
 
@@ -306,6 +335,7 @@ class _Worker:
         if waiting:
             return waiting.popleft()
         while True:
+            spin(self.channel, self._spinning)
             kind, _, size = HEADER.unpack(receive(self.channel, HEADER.size))
             payload = receive(self.channel, size) if size else b""
             owner, nobody = self._asked.popleft()
@@ -331,11 +361,14 @@ def _end_all(workers: Sequence[_Worker], owner: int) -> None:
         worker.channel.close()
     if os.getpid() != owner:  # in a fork of the process that has the pool: they are not its to end
         return
+    deadline = time.monotonic() + GRACE
     for worker in workers:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            worker.process.wait(timeout=0.2)
-        worker.process.kill()
-        worker.process.wait()
+            worker.process.wait(timeout=max(0.0, deadline - time.monotonic()))
+        if worker.process.returncode != 0:  # it did not close its simulators
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(worker.process.pid, signal.SIGKILL)
+            worker.process.wait()
 
 
 _shared: list[SimulatorPool] = []
@@ -348,8 +381,10 @@ def shared_pool() -> SimulatorPool:
     return _shared[0]
 
 
-def make_simulator(maker: SimulatorMaker, envs: int, evaluation: bool = False, task: str = "") -> Simulator:
+def make_simulator(
+    maker: SimulatorMaker, envs: int, evaluation: bool = False, task: str = "", together: int = 1
+) -> Simulator:
     """A simulator in this process or in the shared pool, as its maker says."""
     if maker.in_process:
         return maker.make(envs, evaluation)
-    return shared_pool().make(maker, envs, evaluation, task)
+    return shared_pool().make(maker, envs, evaluation, task, together)

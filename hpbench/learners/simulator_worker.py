@@ -10,9 +10,11 @@ from __future__ import annotations
 import mmap
 import os
 import pickle
+import select
 import signal
 import socket
 import struct
+import time
 import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -33,6 +35,16 @@ OUTPUTS = ("observation", "reward", "terminated")
 
 Layout = tuple[str, str, tuple[int, ...], int, int]
 """Name, dtype and shape of an array in shared memory, and the rows that belong to this worker."""
+
+
+def spin(channel: socket.socket, seconds: float) -> None:
+    """Wait that long at most for something to read, without giving up the core: on many machines, virtual ones above
+    all, waking a process takes longer than a few steps of a simulator."""
+    if seconds:
+        poller, give_up = select.poll(), time.perf_counter() + seconds
+        poller.register(channel, select.POLLIN)
+        while not poller.poll(0) and time.perf_counter() < give_up:
+            pass
 
 
 def receive(channel: socket.socket, size: int) -> bytes:
@@ -92,17 +104,20 @@ class Hosted:
         self.show()
 
 
-def work(descriptor: int) -> None:
+def work(descriptor: int, patience: float = 0.0) -> None:
     """Main function of a worker process.
 
     Args:
         descriptor: of its socket; when the other side closes it, even by dying, the process ends.
+        patience: seconds to :func:`spin` for the next message.
     """
     # Ctrl-C reaches the whole process group; the parent decides what becomes of its simulators.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = socket.socket(fileno=descriptor)
+    channel.set_inheritable(False)  # what a simulator starts must not keep it open when this process dies
     hosted: dict[int, Hosted] = {}
     while True:
+        spin(channel, patience)
         try:
             operation, number, size = HEADER.unpack(receive(channel, HEADER.size))
             memory = socket.recv_fds(channel, 1, 1)[1][0] if operation == SHARE else None

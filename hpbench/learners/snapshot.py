@@ -28,11 +28,18 @@ class Evaluation:
 
     Args:
         returns: undiscounted, unscaled returns, float64 ``[members, episodes]``; NaN for a diverged member.
-        lengths: environment steps, int64 ``[members, episodes]``; 0 for a diverged member.
+        lengths: environment steps, those of all agents of a world together, int64 ``[members, episodes]``; 0 for a
+            diverged member.
     """
 
     returns: Floats
     lengths: NDArray[np.int64]
+
+    @classmethod
+    def of_worlds(cls, returns: Floats, lengths: NDArray[np.int64], agents: int) -> Evaluation:
+        """From the agents' numbers ``[members, episodes * agents]``: those of a world have the same return."""
+        shape = (len(lengths), -1, agents)
+        return cls(returns[:, ::agents].copy(), lengths.reshape(shape).sum(axis=2))
 
     @property
     def steps(self) -> NDArray[np.int64]:

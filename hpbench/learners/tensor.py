@@ -62,7 +62,9 @@ class TensorPopulation(Population):
         super().__init__(tasks, seeds, self.config_type() if config is None else config, values, device, threads)
         task, envs = self.tasks[0], self.config.num_envs
         self.environments: Environments = (
-            Environments(task, envs) if task.simulator is None else ExternalEnvironments(task, envs)
+            Environments(task, envs)
+            if task.simulator is None
+            else ExternalEnvironments(task, envs, spread=self.device.type != "cpu" and task.encoder != "mlp")
         )
         self._arguments: tuple[list[Tensor], Any] | None = None
         self._build(task)
@@ -163,6 +165,8 @@ class TensorPopulation(Population):
         # The largest size is NaN or infinite if one of the numbers is; asking each of them takes several times as long.
         largest = torch.stack([part.abs().amax(dim=1).double() for part in parts], dim=1)
         self.state["diverged"] |= ~torch.isfinite(largest).all(dim=1)
+        if self.tasks[0].agents > 1:  # the end of an episode was counted once for every agent
+            totals[:, self.totals.of_episodes] /= self.tasks[0].agents
         metrics = self.totals.summary(totals.cpu().numpy(), self.tasks[0].success_return is not None)
         broken = self.diverged
         if broken.any():
@@ -209,9 +213,22 @@ class TensorPopulation(Population):
     def _play(self, episodes: int) -> Evaluation:
         keys, calls = self.state["rng_keys"][:, Stream.EVALUATION], self.state["rng_calls"][:, Stream.EVALUATION]
         envs = self.environments.of_evaluation(episodes)
-        result = play(envs, self.state["env_physics"], self._policy(), self.evaluation_draws, keys, calls)
+        policy, physics = self._policy(), self.state["env_physics"]
+        if isinstance(envs, ExternalEnvironments) and self.device.type != "cpu":
+            # Simulators are on the CPU, and there is little to a step beside them: only the policy is asked elsewhere.
+            result = play(
+                envs, physics.cpu(), self._from_the_cpu(policy), self.evaluation_draws, keys.cpu(), calls.cpu()
+            )
+        else:
+            result = play(envs, physics, policy, self.evaluation_draws, keys, calls)
         calls += PLAY_CALLS
         return result
+
+    def _from_the_cpu(self, policy: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        def act(observation: Tensor, draws: Tensor) -> Tensor:
+            return policy(observation.to(self.device), draws.to(self.device)).cpu()
+
+        return act
 
     # -- hyperparameters and random numbers
 

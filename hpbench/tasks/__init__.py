@@ -19,6 +19,9 @@ FAMILIES = Registry(
         "procgen": "hpbench.tasks.procgen:TASKS",
         "nethack": "hpbench.tasks.nethack:TASKS",
         "mujoco": "hpbench.tasks.mujoco:TASKS",
+        "pettingzoo": "hpbench.tasks.pettingzoo:TASKS",
+        "doom": "hpbench.tasks.doom:TASKS",
+        "dmlab": "hpbench.tasks.dmlab:TASKS",
     },
     group="hpbench.tasks",
 )

@@ -106,6 +106,8 @@ class Task:
         simulator: makes the simulators of a task that is no tensor arithmetic; None: ``dynamics`` steps it.
         observation_dtype: of observations. Noise is added to float32 only.
         encoder: name of the network that reads the observations; ``mlp`` reads them as flat numbers.
+        agents: how many act together in one world and share the policy. Each is an environment to the learner: its
+            observations say which agent it is, all get the same reward, and a step is one action of one agent.
         held_out_levels: whether the simulator plays evaluation episodes on levels that training does not have.
         learner_config: frozen options that learners have on this task, by tier and learner. What a user gives comes
             before them.
@@ -128,6 +130,7 @@ class Task:
     simulator: SimulatorMaker | None = None
     observation_dtype: ObservationType = "float32"
     encoder: str = "mlp"
+    agents: int = 1
     held_out_levels: bool = False
     learner_config: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     split: Split = "standard"

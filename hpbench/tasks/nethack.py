@@ -17,6 +17,7 @@ with the same character, in episodes of 2,370 steps on average, with more action
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from hpbench.tasks.base import Anchors, Budget, HandTuned, Task
 from hpbench.tasks.nethack_layout import OBSERVATION_SIZE
@@ -43,11 +44,24 @@ _HAND_TUNED = {
             "gae_lambda": 0.999,  # 1.0
             "max_gradient_norm": 4.0,
             "update_epochs": 1,
-            "minibatches": 1,  # batches of 1,024 to 4,096, larger than our rollout of 512 steps
+            "minibatches": 1,  # batches of 1,024 to 4,096: our rollout has 4,096 steps
         },
         "Sample Factory, sf_examples/nethack/nethack_params.py (commit 26c4daa1f1ed): for 2e9 steps",
     )
 }
+
+
+BUDGETS: Mapping[str, Budget] = {
+    "small": Budget(122_880, 10),
+    "standard": Budget(983_040, 20),
+    "paper": Budget(25_600_000, 50),
+}
+"""By tier; a segment is a whole number of rollouts. Small: where the curves of ``reproduce/nethack`` have left random
+play behind."""
+
+ROLLOUTS: Mapping[str, Any] = {"num_envs": 32, "num_steps": 128, "normalize_reward": True}
+"""PPO's frozen options. An episode of an unskilled player takes 750 steps, and one in seven reaches a staircase: most
+smaller rollouts see no goal at all."""
 
 
 def _task(
@@ -78,17 +92,10 @@ def _task(
         simulator=NetHackMaker(name, limit),
         observation_dtype="int16",
         encoder="glyphs",
+        learner_config={tier: {"ppo": ROLLOUTS} for tier in BUDGETS},
         summary=summary,
     )
 
-
-BUDGETS: Mapping[str, Budget] = {
-    "small": Budget(102_400, 10),
-    "standard": Budget(1_024_000, 20),
-    "paper": Budget(25_600_000, 50),
-}
-"""By tier; a segment is a whole number of rollouts of 512 steps in each. They follow what training costs (about a
-thousand steps a second on one core with 4 epochs), not learning curves: those are still to be measured."""
 
 TASKS: Mapping[str, Task] = {
     task.id.partition("/")[2]: task

@@ -21,6 +21,9 @@ from hpbench.tasks.base import COMMON_PHYSICS
 class Simulator(Protocol):
     """Running copies of one task.
 
+    Where a task has several agents, the copies of one world stand side by side, one for each agent. They begin, step
+    and end together, and what the first of them is given or saves is the world's: the seed of an episode, its state.
+
     After :meth:`reset` and :meth:`step` the arrays hold what the copies show now. Nothing is random but by the seeds
     that :meth:`reset` is given: equal seeds and actions give equal arrays, whoever else runs in the process.
     """

@@ -28,6 +28,7 @@ from hpbench.control.tracks import CONFIGURATIONS, configurations, shift_decisio
 from hpbench.errors import (
     InvalidAction,
     InvalidConfiguration,
+    MissingBuild,
     MissingExtra,
     MissingLibrary,
     SnapshotError,
@@ -39,8 +40,11 @@ OBSERVATIONS = ("vector", "text", "dict")
 ACTIONS = ("delta", "absolute", "discrete", "text")
 REWARDS = ("progress", "auc", "uplift")
 SIMULATED = {
+    "HPControl-DMLab-v0": "dmlab/rooms-select-nonmatching-object",
+    "HPControl-Doom-v0": "doom/predict-position",
     "HPControl-MuJoCo-v0": "mujoco/inverted-pendulum",
     "HPControl-NetHack-v0": "nethack/staircase",
+    "HPControl-PettingZoo-v0": "pettingzoo/simple-speaker-listener",
     "HPControl-Procgen-v0": "procgen/starpilot",
 }
 """Ids whose tasks run in a simulator, which takes longer: every choice once, on a task with short episodes."""
@@ -64,8 +68,8 @@ def make_any(env_id: str, **options: Any) -> Any:
     task = SIMULATED.get(env_id) or tasks.task_ids(ENVIRONMENTS[env_id])[0]
     if env_id in SIMULATED:
         try:
-            tasks.make(task).simulator.make(1).close()
-        except (MissingExtra, MissingLibrary) as error:
+            tasks.make(task).simulator.make(tasks.make(task).agents).close()
+        except (MissingBuild, MissingExtra, MissingLibrary) as error:
             pytest.skip(str(error))
         options = {"steps": 32, "evaluation_episodes": 1, **options, "learner_config": SIMULATED_CONFIG}
     return gym.make(env_id, **{**SMALL, "task": task, **options})

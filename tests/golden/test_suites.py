@@ -23,11 +23,15 @@ def frozen(suite: Suite) -> dict[str, Any]:
     """Everything that decides what is run: the hash, and what the tiers stand for."""
     budgets = {}
     for row in suite.rows:
-        budget = tasks.make(row.task).budgets[row.tier]
+        task = tasks.make(row.task)
+        budget = task.budgets[row.tier]
         steps = budget.steps if row.steps is None else row.steps
         decisions = budget.decisions if row.decisions is None else row.decisions
         episodes = EVALUATION_EPISODES[row.tier] if row.evaluation_episodes is None else row.evaluation_episodes
         budgets[row.task] = f"{steps} steps, {decisions} decisions, {episodes} evaluation episodes"
+        options = task.learner_config.get(row.tier, {}).get(row.learner, {})
+        if options:
+            budgets[row.task] += ", " + ", ".join(f"{name}={value}" for name, value in options.items())
     return {"hash": suite.hash, "meta_episodes": sum(len(row.seeds) for row in suite.rows), "budgets": budgets}
 
 

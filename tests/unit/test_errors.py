@@ -7,7 +7,15 @@ import pickle
 import pytest
 
 from hpbench import errors
-from hpbench.errors import HPBenchError, InvalidAction, MissingExtra, MissingLibrary, SimulatorCrash, UnknownName
+from hpbench.errors import (
+    HPBenchError,
+    InvalidAction,
+    MissingBuild,
+    MissingExtra,
+    MissingLibrary,
+    SimulatorCrash,
+    UnknownName,
+)
 
 
 def test_unknown_name_suggests_the_near_misses() -> None:
@@ -47,6 +55,7 @@ def test_missing_extra_gives_the_install_line() -> None:
         UnknownName("task", "x", ["b", "a"]),
         MissingExtra("procgen", "procgen"),
         MissingLibrary("procgen", "libGL.so.1", "libgl1"),
+        MissingBuild("deepmind_lab", "https://example.org/build.md"),
         SimulatorCrash("nethack/score", [3, None], "it was killed"),
         InvalidAction("NaN in the action"),
     ],

@@ -13,7 +13,7 @@ import pytest
 from hpbench import tasks
 from hpbench.learners.ppo import PPO, PPOConfig
 from hpbench.tasks.base import Task
-from hpbench.tasks.nethack import GOAL_RETURN, TASKS
+from hpbench.tasks.nethack import GOAL_RETURN, ROLLOUTS, TASKS
 from hpbench.tasks.nethack_layout import OBSERVATION_SIZE
 from hpbench.tasks.nethack_simulator import CLASSES, PENALTY, NetHackMaker
 
@@ -29,7 +29,7 @@ def test_all_tasks_of_nle_are_there() -> None:
         assert task.simulator == NetHackMaker(name, task.max_episode_steps)
         assert (task.observation_size, task.observation_dtype, task.encoder) == (OBSERVATION_SIZE, "int16", "glyphs")
         for budget in task.budgets.values():
-            assert budget.steps % (512 * budget.decisions) == 0
+            assert budget.steps % (ROLLOUTS["num_envs"] * ROLLOUTS["num_steps"] * budget.decisions) == 0
         variant = tasks.make(f"nethack/{name}@train-3")
         assert variant.simulator == task.simulator
         assert variant.physics["observation_noise"] == 0.0

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from hpbench.errors import InvalidConfiguration, MissingExtra, SimulatorCrash, SnapshotError
 from hpbench.learners import simulator_pool
+from hpbench.learners.simulator_halves import Halves
 from hpbench.learners.simulator_pool import PooledSimulator, SimulatorPool, make_simulator, shared_pool
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a worker could not import this module
@@ -288,3 +289,37 @@ def test_makers_say_where_their_simulators_run() -> None:
 def test_a_pool_needs_a_process() -> None:
     with pytest.raises(InvalidConfiguration, match="at least one process"):
         SimulatorPool(processes=0)
+
+
+def test_two_simulators_as_halves_show_what_one_shows(pool: SimulatorPool) -> None:
+    whole, sizes = WalksMaker().make(5), (2, 3)
+    halves = Halves([pool.make(WalksMaker(), size) for size in sizes], sizes)
+    for simulator in (whole, halves):
+        simulator.reset(range(5), range(10, 15))
+    assert trace(halves, 20) == trace(whole, 20)
+    saved = halves.save_all([4, 0])
+    assert saved == [whole.save(4), whole.save(0)] == [halves.save(4), halves.save(0)]
+    assert halves.snippet(3) == whole.snippet(3)
+    for simulator in (whole, halves):
+        simulator.load(2, saved[0])
+        simulator.step(np.ones(5), [1, 2])
+    np.testing.assert_array_equal(halves.observation, whole.observation)
+    with pytest.raises(IndexError, match="copy 5 of 5"):
+        halves.save(5)
+    halves.close()
+    halves.close()
+
+
+def test_a_pool_that_spins_shows_the_same_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulator_pool, "MANY", 0)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    spinning = SimulatorPool()
+    assert len(spinning.workers) == 2  # one core is the caller's
+    simulator, plain = spinning.make(WalksMaker(), 4), WalksMaker().make(4)
+    for each in (simulator, plain):
+        each.reset(range(4), range(4))
+    assert trace(simulator, 10) == trace(plain, 10)
+    time.sleep(2 * simulator_pool.SPINNING)  # by now they sleep
+    assert trace(simulator, 3) == trace(plain, 3)
+    spinning.close()
+    assert all(worker.process.returncode is not None for worker in spinning.workers)
