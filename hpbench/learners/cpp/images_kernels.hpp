@@ -49,8 +49,8 @@ inline Plane plane(float*& memory, int64_t channels, int64_t side) {
     return p;
 }
 
-// Pixels of a row, and 4 output channels, that fit into the registers: with 3 in 16 of them, GCC 12 spilled some, and the
-// convolution took twice as long.
+// Pixels of a row that are summed together, for 4 output channels. With 3 of them in 16 registers the convolution took
+// twice as long (measured, GCC 12).
 constexpr int PIXELS = LANES == 16 ? 4 : 2;
 
 // P pixels of a row, 4 output channels: start + sum over inputs, rows and columns of the kernel.
