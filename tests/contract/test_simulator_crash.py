@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import hpbench
 from hpbench.evaluation.runner import RunFailed
 from hpbench.evaluation.suite import parse_suite
+from hpbench.learners import simulator_pool
 from hpbench.tasks import nethack
 
 pytest.importorskip("nle", reason='needs pip install "hpbench[nethack]"')
@@ -49,6 +51,7 @@ KILLER = '''
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +72,16 @@ class Killer:
             os.kill(shared_pool().workers[0].process.pid, signal.SIGKILL)
         return np.zeros(self.size, dtype=np.float32)
 '''
+
+
+@pytest.fixture(autouse=True)
+def own_pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A pool of this test's own: other tests neither use its one process nor lose theirs."""
+    own: list[simulator_pool.SimulatorPool] = []
+    monkeypatch.setattr(simulator_pool, "_shared", own)
+    yield
+    for pool in own:
+        pool.close()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="NetHack's simulators run on Linux here")
