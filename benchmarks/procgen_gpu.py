@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from hpbench.learners import encoded_graphs
+from hpbench.learners.encoded_graphs import record_graph
 from hpbench.learners.encoders import ENCODERS, EncodedActorCritic
 from hpbench.learners.ppo import PPO, PPOConfig
 from hpbench.learners.simulator_pool import SimulatorPool
@@ -93,19 +94,6 @@ def cudnn(benchmark: bool) -> Iterator[None]:
         torch.backends.cudnn.benchmark = before
 
 
-def recorded(work: Callable[[], None]) -> Callable[[], None]:
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            work()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
-    return graph.replay
-
-
 def network(encoder: str, batch: int, way: str, train: bool, seconds: float, device: str) -> dict[str, Any]:
     """Forward, or forward and backward, of the actor and critic on a batch of observations on the device."""
     networks = EncodedActorCritic.build(ENCODERS.load(encoder), ACTIONS, True)
@@ -131,7 +119,7 @@ def network(encoder: str, batch: int, way: str, train: bool, seconds: float, dev
 
     started = time.perf_counter()
     with cudnn(way.startswith("benchmark")):
-        work = recorded(once) if way.endswith("graph") else once
+        work = record_graph(once) if way.endswith("graph") else once
         work()
         synchronise(device)
         prepared = time.perf_counter() - started
