@@ -1,6 +1,6 @@
 """How long does a language model take to decide?
 
-    python benchmarks/language_latency.py            # 10 minutes
+    python benchmarks/language_latency.py            # 3 minutes
     python benchmarks/language_latency.py --quick    # a tiny model, to see that it works
 
 Measured is :meth:`agents.language.slot.SlotPolicy.decide`, from text observations to decisions, tokenisation included,

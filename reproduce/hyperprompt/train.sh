@@ -2,7 +2,7 @@
 # Trains hyperprompt-small, the model that comes with the package, from nothing: collect, pretrain, fine-tune on what a
 # teacher would do, and PPO over whole meta-episodes. Every stage resumes: run it again after an interruption.
 #
-#   reproduce/hyperprompt/train.sh            on one H100 and 16 cores, sft took 2 minutes and multistep 4; collecting takes most
+#   reproduce/hyperprompt/train.sh            on one H100 and 16 cores, sft took 2 minutes and multistep half a minute an update; collecting takes most
 #   OUT=other SIZE=5M reproduce/hyperprompt/train.sh
 #
 # The teacher is static.json, the settings that tune.py found for each task on its training variants; it stands in the
