@@ -45,19 +45,22 @@ class Running:
         self._simulator: Simulator | None = None
         self.current = self.ahead = False
 
-    def simulator(self, task: Task, envs: int, evaluation: bool, parts: int | None = None) -> Simulator:
+    def simulator(
+        self, task: Task, envs: int, evaluation: bool, threads: int = 1, parts: int | None = None
+    ) -> Simulator:
         """It is made when it is first asked for, and closed when nobody has it any more.
 
         Args:
             task: has a simulator.
             envs: copies.
             evaluation: on the levels for evaluation.
+            threads: that it may have, if it runs in this process.
             parts: None: as the maker says. A number: in processes, as a simulator that has so many ``parts``.
         """
         if self._simulator is None:
             assert task.simulator is not None
             if parts is None:
-                self._simulator = make_simulator(task.simulator, envs, evaluation, task.id, task.agents)
+                self._simulator = make_simulator(task.simulator, envs, evaluation, task.id, task.agents, threads)
             else:
                 self._simulator = make_parts(task.simulator, envs, evaluation, task.id, parts)
             weakref.finalize(self, self._simulator.close)
@@ -75,6 +78,7 @@ class ExternalEnvironments(Environments):
         envs: copies per member.
         evaluation: whether they play single episodes, on the levels for evaluation: what has ended does not go on.
         spread: whether the simulators run in processes, even if they could run in this one. It changes no result.
+        threads: that simulators in this process may have. They change no result.
 
     Raises:
         InvalidConfiguration: if they do not make whole worlds of a task with several agents.
@@ -82,7 +86,9 @@ class ExternalEnvironments(Environments):
 
     NAMES = ("env_elapsed", "env_return", "env_queue", "env_observation", "env_simulator")
 
-    def __init__(self, task: Task, envs: int, evaluation: bool = False, spread: bool = False) -> None:
+    def __init__(
+        self, task: Task, envs: int, evaluation: bool = False, spread: bool = False, threads: int = 1
+    ) -> None:
         super().__init__(task, envs)
         assert task.simulator is not None
         if envs % task.agents:
@@ -90,7 +96,7 @@ class ExternalEnvironments(Environments):
             raise InvalidConfiguration(
                 f"num_envs={envs} must be a multiple of the {task.agents} agents of {task.id}, for example {near}"
             )
-        self.maker, self.evaluation, self.spread = task.simulator, evaluation, spread
+        self.maker, self.evaluation, self.spread, self.threads = task.simulator, evaluation, spread, threads
         self.noisy = task.observation_dtype == "float32"
         self.noise_draws = 2 * task.observation_size if self.noisy else 0
         self.members: list[Running] = []
@@ -183,7 +189,7 @@ class ExternalEnvironments(Environments):
 
     def _simulator(self, member: int) -> Simulator:
         parts = (1 if self.evaluation or self.envs < SPLIT else 2) if self.spread else None
-        return self.members[member].simulator(self.task, self.envs, self.evaluation, parts)
+        return self.members[member].simulator(self.task, self.envs, self.evaluation, self.threads, parts)
 
     # -- simulators and the state
 
@@ -238,7 +244,7 @@ class ExternalEnvironments(Environments):
         return self._with([self.members[m] for m in members])
 
     def _with(self, members: list[Running]) -> ExternalEnvironments:
-        other = ExternalEnvironments(self.task, self.envs, self.evaluation, self.spread)
+        other = ExternalEnvironments(self.task, self.envs, self.evaluation, self.spread, self.threads)
         other.members, other._evaluation = members, self._evaluation
         return other
 
@@ -247,7 +253,7 @@ class ExternalEnvironments(Environments):
         if episodes not in self._evaluation:
             self._evaluation.clear()
             envs = episodes * self.task.agents
-            self._evaluation[episodes] = ExternalEnvironments(self.task, envs, evaluation=True, spread=self.spread)
+            self._evaluation[episodes] = ExternalEnvironments(self.task, envs, True, self.spread, self.threads)
         return self._evaluation[episodes]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -44,7 +44,7 @@ from hpbench.learners.simulator_worker import (
     receive,
     spin,
 )
-from hpbench.tasks.simulator import Simulator, SimulatorMaker
+from hpbench.tasks.simulator import Simulator, SimulatorMaker, ThreadedMaker
 
 PATIENCE = 300.0
 """Seconds after which a worker that has not answered counts as stuck. Replaying long episodes takes some seconds."""
@@ -382,9 +382,12 @@ def shared_pool() -> SimulatorPool:
 
 
 def make_simulator(
-    maker: SimulatorMaker, envs: int, evaluation: bool = False, task: str = "", together: int = 1
+    maker: SimulatorMaker, envs: int, evaluation: bool = False, task: str = "", together: int = 1, threads: int = 1
 ) -> Simulator:
-    """A simulator in this process or in the shared pool, as its maker says."""
+    """A simulator in this process or in the shared pool, as its maker says; in this process on so many threads, if it
+    can have threads."""
     if maker.in_process:
+        if threads > 1 and isinstance(maker, ThreadedMaker):
+            maker = maker.on_threads(threads)
         return maker.make(envs, evaluation)
     return shared_pool().make(maker, envs, evaluation, task, together)

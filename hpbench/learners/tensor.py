@@ -64,7 +64,9 @@ class TensorPopulation(Population):
         self.environments: Environments = (
             Environments(task, envs)
             if task.simulator is None
-            else ExternalEnvironments(task, envs, spread=self.device.type != "cpu" and task.encoder != "mlp")
+            else ExternalEnvironments(
+                task, envs, spread=self.device.type != "cpu" and task.encoder != "mlp", threads=threads
+            )
         )
         self._arguments: tuple[list[Tensor], Any] | None = None
         self._build(task)

@@ -11,7 +11,7 @@ import io
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -68,6 +68,10 @@ class ProcgenMaker:
         """
         return ProcgenSimulator(self, envs, evaluation)
 
+    def on_threads(self, threads: int) -> ProcgenMaker:
+        """The same maker, whose native environments have so many threads."""
+        return replace(self, threads=threads)
+
     def native(self, envs: int, evaluation: bool, seed: int) -> Any:
         """Procgen's ``ProcgenGym3Env``: that many copies, whose levels follow from the seed.
 
@@ -91,31 +95,57 @@ class ProcgenSimulator:
 
     After a step that ended an episode, ``observation`` is the first one of the next episode. Procgen does not tell an
     episode that its own time limit cut from one that ended: both are ``terminated``.
+
+    If the native environment has threads, a step only begins when it is called, and has ended when an array is read
+    (take it from the simulator anew each time) or something else is asked.
     """
 
     def __init__(self, maker: ProcgenMaker, envs: int, evaluation: bool) -> None:
-        self._maker, self._envs, self._evaluation = maker, envs, evaluation
+        self._maker, self._evaluation = maker, evaluation
         self._native = maker.native(envs, evaluation, seed=0)
+        # Procgen does not pass this option on: hand out the arrays that the games are drawn into, not copies of them.
+        self._native._reuse_arrays = True
         self._buffer = bytearray(_ALLOTTED)
-        self.observation: NDArray[np.uint8] = np.zeros((envs, SIDE * SIDE * CHANNELS), np.uint8)
-        self.reward = np.zeros(envs, np.float64)
-        self.terminated = np.zeros(envs, np.bool_)
-        self._show()
+        self._observation: NDArray[np.uint8] = self._native.observe()[1]["rgb"].reshape(envs, -1)
+        self._reward = np.zeros(envs, np.float64)
+        self._terminated = np.zeros(envs, np.bool_)
+        self._stepping = False
+
+    @property
+    def observation(self) -> NDArray[np.uint8]:
+        """``[envs, 12288]``."""
+        self._finish()
+        return self._observation
+
+    @property
+    def reward(self) -> NDArray[np.float64]:
+        """Of the last step, ``[envs]``."""
+        self._finish()
+        return self._reward
+
+    @property
+    def terminated(self) -> NDArray[np.bool_]:
+        """Whether the last step ended the episode, ``[envs]``."""
+        self._finish()
+        return self._terminated
 
     def reset(self, which: Sequence[int], seeds: Sequence[int]) -> None:
         """Begin new episodes in those copies, on levels that follow from their seeds, as do all later levels."""
+        self._finish()
+        one = replace(self._maker, threads=0)
         for env, seed in zip(which, seeds, strict=True):
-            fresh = self._maker.native(1, self._evaluation, seed)
+            fresh = one.native(1, self._evaluation, seed)
             self._restore(env, fresh.get_state()[0])
             fresh.close()
-        self._show()
-        self.reward[list(which)] = 0.0
-        self.terminated[list(which)] = False
+        self._native.observe()
+        self._reward[list(which)] = 0.0
+        self._terminated[list(which)] = False
 
     def step(self, actions: NDArray[Any], which: Sequence[int] | None = None) -> None:
         """One step of all copies, whichever are asked for; those whose episode ended have begun the next one."""
+        self._finish()
         self._native.act(actions)
-        self.reward[:], self.terminated[:] = self._show()
+        self._stepping = True
 
     def save(self, env: int) -> bytes:
         """Procgen's own state of one copy.
@@ -123,6 +153,7 @@ class ProcgenSimulator:
         Raises:
             RuntimeError: if it is longer than the maker's ``state_bytes``.
         """
+        self._finish()
         length = self._native.call_c_func("get_state", env, self._foreign(self._buffer), len(self._buffer))
         if length > self._maker.state_bytes:
             raise RuntimeError(f"{self._maker.game}: a state of {length} bytes, more than {self._maker.state_bytes}")
@@ -130,8 +161,9 @@ class ProcgenSimulator:
 
     def load(self, env: int, state: bytes) -> None:
         """Become exactly what was saved, and show it."""
+        self._finish()
         self._restore(env, state)
-        self._show()
+        self._native.observe()
 
     def snippet(self, env: int) -> str:
         """Statistics of the image: mean colour, contrast, edges, and the brightness of nine fields, row by row."""
@@ -141,11 +173,11 @@ class ProcgenSimulator:
         """Free the native environment. It can be called twice."""
         self._native.close()
 
-    def _show(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Bring the native environment's images here. Returns rewards, and whether episodes have just begun."""
-        reward, observation, first = self._native.observe()
-        self.observation[:] = observation["rgb"].reshape(self._envs, -1)
-        return reward, first
+    def _finish(self) -> None:
+        """Wait for the step that has begun, if any."""
+        if self._stepping:
+            self._reward[:], _, self._terminated[:] = self._native.observe()
+            self._stepping = False
 
     def _restore(self, env: int, state: bytes) -> None:
         self._native.call_c_func("set_state", env, state, len(state))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NoReturn, Protocol
+from typing import Any, ClassVar, NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,6 +104,15 @@ class SimulatorMaker(Protocol):
             envs: copies.
             evaluation: on the levels that are kept for evaluation, where the task has such.
         """
+        ...
+
+
+@runtime_checkable
+class ThreadedMaker(Protocol):
+    """A maker whose simulators can have threads of their own in the caller's process."""
+
+    def on_threads(self, threads: int) -> SimulatorMaker:
+        """The same maker, whose simulators have so many. They show the same on any number of threads."""
         ...
 
 
