@@ -10,7 +10,7 @@ namespace hpbench::images {
 
 Sizes::Sizes(const Arguments& a) : parameters(0), tape(0), scratch(0), packed(0) {
     side[0] = a.side;
-    scratch = a.side * (a.side + 2) * a.colours;
+    scratch = ROWS * (a.side + 2) * a.colours + 9 * a.channels[0] * a.colours;
     int64_t full = a.side / a.stride, inputs = a.colours;
     for (int64_t s = 0; s < a.stages; ++s) {
         const int64_t c = a.channels[s], half = full / 2, plane = half * (half + 2) * c;

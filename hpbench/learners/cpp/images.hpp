@@ -12,6 +12,7 @@
 namespace hpbench::images {
 
 constexpr int64_t UNIT = 16, PARTS = 8, LARGEST = 8;
+constexpr int64_t ROWS = 4;  // of the images that are there at a time
 
 struct Arguments {
     int64_t batch, side, colours, stride, stages, blocks, threads, lanes;

@@ -20,6 +20,14 @@ inline vf load(const float* p) {
 }
 inline void store(float* p, vf x) { std::memcpy(p, &x, sizeof x); }
 inline vf all(float x) { return x - vf{}; }
+// A vector for several uses. GCC 12 else loads it anew for each of them, or keeps what it has seen for the next turn of a
+// loop, and puts sums into memory to have a register for that.
+inline vf load_once(const float* p) {
+#ifdef __x86_64__
+    asm("" : "+r"(p));
+#endif
+    return load(p);
+}
 inline vf rectified(vf x) { return x < 0.0f ? vf{} : x; }  // NaN stays NaN
 
 // Sum over lanes, eight by eight.
@@ -41,11 +49,12 @@ struct Plane {
     int64_t row, channel, channels, side;
     float* whole() const { return at - LANES; }
     int64_t size() const { return side * row; }
+    const float* operator()(int64_t y) const { return at + y * row; }
 };
 
-inline Plane plane(float*& memory, int64_t channels, int64_t side) {
+inline Plane plane(float*& memory, int64_t channels, int64_t side, int64_t rows = 0) {
     Plane p{memory + LANES, channels * (side + 2) * LANES, (side + 2) * LANES, channels, side};
-    memory += p.size();
+    memory += (rows ? rows : side) * p.row;
     return p;
 }
 
@@ -53,16 +62,17 @@ inline Plane plane(float*& memory, int64_t channels, int64_t side) {
 // twice as long (measured, GCC 12).
 constexpr int PIXELS = LANES == 16 ? 4 : 2;
 
-// P pixels of a row, 4 output channels: start + sum over inputs, rows and columns of the kernel.
+// P pixels of a row, 4 output channels: start + sum over inputs, rows and columns of the kernel. `x`: how far the first
+// pixel is into the `rows`.
 template <int P, int STRIDE>
-inline void tile(const float* x, const Plane& in, int64_t top, int64_t bottom, const float* weights, const float* bias,
-                 float* y, const Plane& out) {
+inline void tile(const float* const* rows, int64_t x, int64_t channels, int64_t channel, int64_t top, int64_t bottom,
+                 const float* weights, const float* bias, float* y, const Plane& out) {
     vf acc[4][P];
     for (int c = 0; c < 4; ++c)
         for (int p = 0; p < P; ++p) acc[c][p] = bias ? all(bias[c]) : vf{};
-    for (int64_t i = 0; i < in.channels; ++i)
+    for (int64_t i = 0; i < channels; ++i)
         for (int64_t ky = top; ky < bottom; ++ky) {
-            const float* from = x + ky * in.row + i * in.channel;
+            const float* from = rows[ky] + x + i * channel;
             const float* w = weights + (i * 3 + ky) * 12;
             for (int kx = 0; kx < 3; ++kx) {
                 vf seen[P];
@@ -77,23 +87,32 @@ inline void tile(const float* x, const Plane& in, int64_t top, int64_t bottom, c
         for (int p = 0; p < P; ++p) store(y + c * out.channel + p * LANES, acc[c][p]);
 }
 
+// The rows of the input under the kernel for row `y` of the output: those from `top` to `bottom` of three.
+struct Under {
+    const float* rows[3];
+    int64_t top, bottom;
+    template <class In>
+    Under(In& in, int64_t y, int64_t stride) : rows{}, top(y == 0), bottom(y * stride + 2 > in.side ? 2 : 3) {
+        for (int64_t ky = top; ky < bottom; ++ky) rows[ky] = in(y * stride - 1 + ky);
+    }
+};
+
 // Weights are packed: [outputs / 4][inputs][3][3][4].
-template <int STRIDE>
-inline void convolve(const Plane& in, const Plane& out, const float* weights, const float* bias) {
+template <int STRIDE, class In>
+inline void convolve(In&& in, const Plane& out, const float* weights, const float* bias) {
     for (int64_t y = 0; y < out.side; ++y) {
-        const int64_t above = y * STRIDE - 1;
-        const int64_t top = above < 0 ? 1 : 0, bottom = above + 3 > in.side ? 2 : 3;
+        const Under under(in, y, STRIDE);
         for (int64_t c = 0; c < out.channels; c += 4) {
             const float* w = weights + c * in.channels * 9;
             const float* b = bias ? bias + c : nullptr;
             for (int64_t x = 0; x < out.side;) {
-                const float* from = in.at + above * in.row + (x * STRIDE - 1) * LANES;
+                const int64_t from = (x * STRIDE - 1) * LANES;
                 float* to = out.at + y * out.row + c * out.channel + x * LANES;
                 if (out.side - x >= PIXELS) {
-                    tile<PIXELS, STRIDE>(from, in, top, bottom, w, b, to, out);
+                    tile<PIXELS, STRIDE>(under.rows, from, in.channels, in.channel, under.top, under.bottom, w, b, to, out);
                     x += PIXELS;
                 } else {
-                    tile<1, STRIDE>(from, in, top, bottom, w, b, to, out);
+                    tile<1, STRIDE>(under.rows, from, in.channels, in.channel, under.top, under.bottom, w, b, to, out);
                     x += 1;
                 }
             }
@@ -101,93 +120,132 @@ inline void convolve(const Plane& in, const Plane& out, const float* weights, co
     }
 }
 
-// Adds the gradients of the weights of outputs `c` to `c + K`.
-template <int K, int STRIDE>
-inline void add_gradients_of(const Plane& in, const Plane& out, int64_t c, float* weights) {
-    for (int64_t i = 0; i < in.channels; ++i)
-        for (int64_t ky = 0; ky < 3; ++ky) {
-            vf acc[K][3] = {};
-            for (int64_t y = 0; y < out.side; ++y) {
-                const int64_t row = y * STRIDE - 1 + ky;
-                if (row < 0 || row >= in.side) continue;
-                const float* from = in.at + row * in.row + i * in.channel - LANES;
-                const float* back = out.at + y * out.row + c * out.channel;
-                for (int64_t x = 0; x < out.side; ++x) {
-                    vf seen[3];
-                    for (int kx = 0; kx < 3; ++kx) seen[kx] = load(from + (x * STRIDE + kx) * LANES);
-                    for (int k = 0; k < K; ++k) {
-                        vf g = load(back + k * out.channel + x * LANES);
-                        for (int kx = 0; kx < 3; ++kx) acc[k][kx] += g * seen[kx];
-                    }
-                }
+constexpr int64_t SUMS = 12 * LANES;
+
+// Goes on with the sums [4 outputs][3 columns of the kernel] of input times gradient of the output, over some rows. In line,
+// GCC 12 kept the sums in memory.
+template <int STRIDE>
+__attribute__((noinline)) void add_rows(float* sums, int64_t rows, const float* seen, int64_t seen_row, const float* back, int64_t back_row,
+                     int64_t channel, int64_t side) {
+    vf acc[4][3];
+    for (int k = 0; k < 4; ++k)
+        for (int kx = 0; kx < 3; ++kx) acc[k][kx] = load(sums + (3 * k + kx) * LANES);
+    for (int64_t y = 0; y < rows; ++y, seen += seen_row, back += back_row) {
+        for (int64_t x = 0; x < side; ++x) {
+            vf pixel[3];
+            for (int kx = 0; kx < 3; ++kx) pixel[kx] = load_once(seen + (STRIDE * x + kx - 1) * LANES);
+            for (int k = 0; k < 4; ++k) {
+                const vf g = load_once(back + k * channel + x * LANES);
+                for (int kx = 0; kx < 3; ++kx) acc[k][kx] += g * pixel[kx];
             }
-            for (int k = 0; k < K; ++k)
-                for (int kx = 0; kx < 3; ++kx) add_lanes(weights + ((k * 3 + ky) * 3 + kx) * in.channels + i, acc[k][kx]);
         }
+    }
+    for (int k = 0; k < 4; ++k)
+        for (int kx = 0; kx < 3; ++kx) store(sums + (3 * k + kx) * LANES, acc[k][kx]);
 }
 
-// Adds the gradients of weights (outputs, 3, 3, inputs) and biases.
-template <int STRIDE>
-inline void add_gradients(const Plane& in, const Plane& out, float* weights, float* biases) {
-    for (int64_t c = 0; c < out.channels; ++c) {
-        vf sum{};
+inline void add_bias_gradients(const Plane& out, float* biases) {
+    for (int64_t c = 0; c < out.channels; c += 4) {
+        vf sum[4] = {};
         for (int64_t y = 0; y < out.side; ++y)
-            for (int64_t x = 0; x < out.side; ++x) sum += load(out.at + y * out.row + c * out.channel + x * LANES);
-        add_lanes(biases + c, sum);
+            for (int64_t x = 0; x < out.side; ++x)
+                for (int k = 0; k < 4; ++k) sum[k] += load(out(y) + (c + k) * out.channel + x * LANES);
+        for (int k = 0; k < 4; ++k) add_lanes(biases + c + k, sum[k]);
     }
-    for (int64_t c = 0; c < out.channels;) {
-        const int64_t left = out.channels - c;
-        float* to = weights + c * 9 * in.channels;
-        if (LANES == 16 ? left >= 4 : false) {
-            add_gradients_of<4, STRIDE>(in, out, c, to);
-            c += 4;
-        } else if (left >= 3 && left != 4) {
-            add_gradients_of<3, STRIDE>(in, out, c, to);
-            c += 3;
-        } else {
-            add_gradients_of<2, STRIDE>(in, out, c, to);
-            c += 2;
-        }
+}
+
+// To the gradients of the weights (outputs, 3, 3, inputs) that row `ky` of the kernel has for input `i` and 4 outputs.
+inline void add_sums(const float* sums, int64_t ky, int64_t i, int64_t inputs, float* weights) {
+    for (int k = 0; k < 4; ++k)
+        for (int kx = 0; kx < 3; ++kx) add_lanes(weights + ((k * 3 + ky) * 3 + kx) * inputs + i, load(sums + (3 * k + kx) * LANES));
+}
+
+// Adds the gradients of weights and biases.
+inline void add_gradients(const Plane& in, const Plane& out, float* weights, float* biases) {
+    add_bias_gradients(out, biases);
+    for (int64_t c = 0; c < out.channels; c += 4)
+        for (int64_t i = 0; i < in.channels; ++i)
+            for (int64_t ky = 0; ky < 3; ++ky) {
+                float sums[SUMS] = {};
+                const int64_t y = ky == 0, rows = out.side - (ky != 1);
+                add_rows<1>(sums, rows, in(y - 1 + ky) + i * in.channel, in.row, out(y) + c * out.channel, out.row,
+                            out.channel, out.side);
+                add_sums(sums, ky, i, in.channels, weights + c * 9 * in.channels);
+            }
+}
+
+// The same for the first convolution, row by row of the image, which is too large for the processor's caches: the sums
+// wait in `sums`.
+template <int STRIDE, class Image>
+inline void add_image_gradients(Image&& in, const Plane& out, float* weights, float* biases, float* sums) {
+    add_bias_gradients(out, biases);
+    std::fill(sums, sums + out.channels / 4 * in.channels * 3 * SUMS, 0.0f);
+    for (int64_t y = 0; y < out.side; ++y) {
+        const Under under(in, y, STRIDE);
+        float* sum = sums;
+        for (int64_t c = 0; c < out.channels; c += 4)
+            for (int64_t i = 0; i < in.channels; ++i)
+                for (int64_t ky = 0; ky < 3; ++ky, sum += SUMS)
+                    if (under.rows[ky])
+                        add_rows<STRIDE>(sum, 1, under.rows[ky] + i * in.channel, 0, out(y) + c * out.channel, 0, out.channel,
+                                         out.side);
     }
+    for (int64_t c = 0; c < out.channels; c += 4)
+        for (int64_t i = 0; i < in.channels; ++i)
+            for (int64_t ky = 0; ky < 3; ++ky, sums += SUMS) add_sums(sums, ky, i, in.channels, weights + c * 9 * in.channels);
 }
 
 // The largest of 3 by 3 pixels, every second row and column; which it was, goes to `index` [row][channel][column][lane].
+template <int ROW, int COLUMN>
+inline void largest(const float* from, const Plane& in, float* to, int8_t* index) {
+    vf best = load(from + ROW * in.row + COLUMN * LANES);
+    vi which = vi{} + (ROW * 3 + COLUMN);
+    for (int ky = ROW; ky < 3; ++ky)
+        for (int kx = COLUMN; kx < 3; ++kx) {
+            vf other = load(from + ky * in.row + kx * LANES);
+            which = other > best ? vi{} + (ky * 3 + kx) : which;
+            best = other > best ? other : best;
+        }
+    store(to, best);
+    vb narrow = __builtin_convertvector(which, vb);
+    std::memcpy(index, &narrow, sizeof narrow);
+}
 inline void pool(const Plane& in, const Plane& out, int8_t* index) {
     for (int64_t y = 0; y < out.side; ++y)
         for (int64_t c = 0; c < out.channels; ++c)
             for (int64_t x = 0; x < out.side; ++x, index += LANES) {
                 const float* from = in.at + (2 * y - 1) * in.row + c * in.channel + (2 * x - 1) * LANES;
-                const int first_row = y == 0, first = x == 0;
-                vf best = load(from + first_row * in.row + first * LANES);
-                vi which = vi{} + (first_row * 3 + first);
-                for (int ky = first_row; ky < 3; ++ky)
-                    for (int kx = first; kx < 3; ++kx) {
-                        vf other = load(from + ky * in.row + kx * LANES);
-                        which = other > best ? vi{} + (ky * 3 + kx) : which;
-                        best = other > best ? other : best;
-                    }
-                store(out.at + y * out.row + c * out.channel + x * LANES, best);
-                vb narrow = __builtin_convertvector(which, vb);
-                std::memcpy(index, &narrow, sizeof narrow);
+                float* to = out.at + y * out.row + c * out.channel + x * LANES;
+                if (y == 0)
+                    x == 0 ? largest<1, 1>(from, in, to, index) : largest<1, 0>(from, in, to, index);
+                else
+                    x == 0 ? largest<0, 1>(from, in, to, index) : largest<0, 0>(from, in, to, index);
             }
 }
 
 // Its way back: `in` becomes the gradient of what was pooled.
+template <int ROW, int COLUMN>
+inline void spread(float* to, const Plane& in, vf g, const int8_t* index) {
+    vb narrow;
+    std::memcpy(&narrow, index, sizeof narrow);
+    vi which = __builtin_convertvector(narrow, vi);
+    for (int ky = ROW; ky < 3; ++ky)
+        for (int kx = COLUMN; kx < 3; ++kx) {
+            float* p = to + ky * in.row + kx * LANES;
+            store(p, load(p) + (which == ky * 3 + kx ? g : vf{}));
+        }
+}
 inline void unpool(const Plane& in, const Plane& out, const int8_t* index) {
     std::memset(in.whole(), 0, in.size() * sizeof(float));
     for (int64_t y = 0; y < out.side; ++y)
         for (int64_t c = 0; c < out.channels; ++c)
             for (int64_t x = 0; x < out.side; ++x, index += LANES) {
                 float* to = in.at + (2 * y - 1) * in.row + c * in.channel + (2 * x - 1) * LANES;
-                vf g = load(out.at + y * out.row + c * out.channel + x * LANES);
-                vb narrow;
-                std::memcpy(&narrow, index, sizeof narrow);
-                vi which = __builtin_convertvector(narrow, vi);
-                for (int ky = y == 0; ky < 3; ++ky)
-                    for (int kx = x == 0; kx < 3; ++kx) {
-                        float* p = to + ky * in.row + kx * LANES;
-                        store(p, load(p) + (which == ky * 3 + kx ? g : vf{}));
-                    }
+                const vf g = load(out.at + y * out.row + c * out.channel + x * LANES);
+                if (y == 0)
+                    x == 0 ? spread<1, 1>(to, in, g, index) : spread<1, 0>(to, in, g, index);
+                else
+                    x == 0 ? spread<0, 1>(to, in, g, index) : spread<0, 0>(to, in, g, index);
             }
 }
 
@@ -215,9 +273,11 @@ struct Tape {
 
 struct Scratch {
     Plane image, full[LARGEST], back[LARGEST][3];
-    float* tape;
+    float *sums, *tape;
     Scratch(const Arguments& a, const Sizes& sizes, float* memory) {
-        image = plane(memory, a.colours, a.side);
+        image = plane(memory, a.colours, a.side, ROWS);
+        sums = memory;
+        memory += a.channels[0] / 4 * a.colours * 3 * SUMS;
         for (int64_t s = 0; s < a.stages; ++s) {
             full[s] = plane(memory, a.channels[s], s == 0 ? a.side / a.stride : sizes.side[s]);
             for (Plane& p : back[s]) p = plane(memory, a.channels[s], sizes.side[s + 1]);
@@ -236,58 +296,72 @@ inline v8 eight_numbers(const uint8_t* bytes) {
 #endif
 }
 
-// Bytes of 8 images, 8 bytes each from `step` to `step`, side by side: [byte][image].
-inline void transpose(const uint8_t* from, int64_t step, uint8_t* to) {
-    b16 rows[4], pairs[4], fours[4];
-    for (int i = 0; i < 4; ++i) {
-        std::memcpy(&rows[i], from + 2 * i * step, 8);
-        std::memcpy(reinterpret_cast<uint8_t*>(&rows[i]) + 8, from + (2 * i + 1) * step, 8);
-        pairs[i] = __builtin_shuffle(rows[i], (b16{0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15}));
-    }
-    for (int i = 0; i < 4; i += 2) {
-        fours[i] = __builtin_shuffle(pairs[i], pairs[i + 1], (b16{0, 1, 16, 17, 2, 3, 18, 19, 4, 5, 20, 21, 6, 7, 22, 23}));
-        fours[i + 1] =
-            __builtin_shuffle(pairs[i], pairs[i + 1], (b16{8, 9, 24, 25, 10, 11, 26, 27, 12, 13, 28, 29, 14, 15, 30, 31}));
-    }
-    for (int i = 0; i < 2; ++i) {
-        b16 low = __builtin_shuffle(fours[i], fours[i + 2], (b16{0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23}));
-        b16 high =
-            __builtin_shuffle(fours[i], fours[i + 2], (b16{8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31}));
-        std::memcpy(to + 32 * i, &low, sizeof low);
-        std::memcpy(to + 32 * i + 16, &high, sizeof high);
-    }
+// Bytes of two vectors in turn: of their first halves, and of their second.
+inline b16 low_bytes(b16 x, b16 y) {
+    return __builtin_shuffle(x, y, (b16{0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23}));
+}
+inline b16 high_bytes(b16 x, b16 y) {
+    return __builtin_shuffle(x, y, (b16{8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31}));
 }
 
-// Pixels of the images from `first` on; where there are none any more, zeros.
-inline void read_images(const Arguments& a, const Plane& image, int64_t first) {
+// Bytes of 8 images, 16 bytes each from `step` to `step`, side by side: [byte][image].
+inline void transpose(const uint8_t* from, int64_t step, uint8_t* to) {
+    b16 x[8], y[8];
+    for (int i = 0; i < 8; ++i) std::memcpy(&x[i], from + i * step, sizeof x[i]);
+    for (int i = 0; i < 4; ++i) y[2 * i] = low_bytes(x[i], x[i + 4]), y[2 * i + 1] = high_bytes(x[i], x[i + 4]);
+    for (int i = 0; i < 4; ++i) x[2 * i] = low_bytes(y[i], y[i + 4]), x[2 * i + 1] = high_bytes(y[i], y[i + 4]);
+    for (int i = 0; i < 4; ++i) y[2 * i] = low_bytes(x[i], x[i + 4]), y[2 * i + 1] = high_bytes(x[i], x[i + 4]);
+    std::memcpy(to, y, sizeof y);
+}
+
+// A row of the images from `first` on; where there are none any more, zeros.
+inline void read_row(const Arguments& a, const Plane& image, int64_t first, int64_t y, float* row) {
     const int64_t line = a.side * a.colours, size = a.side * line;
-    for (int64_t y = 0; y < a.side; ++y)
-        for (int half = 0; half < LANES; half += 8) {
-            const int64_t there = std::min<int64_t>(8, a.batch - first - half);
-            const uint8_t* from = a.pixels + (first + half) * size + y * line;
-            float* to = image.at + y * image.row + half;
-            int64_t place = 0, c = 0;
-            for (int64_t k = 0; k < line; k += 8) {
-                uint8_t block[64];
-                if (there >= 8) {
-                    transpose(from + k, size, block);
-                } else {
-                    uint8_t some[64] = {};
-                    for (int64_t lane = 0; lane < there; ++lane) std::memcpy(some + 8 * lane, from + lane * size + k, 8);
-                    transpose(some, 8, block);
-                }
-                for (int j = 0; j < 8; ++j) {
-                    v8 numbers = eight_numbers(block + 8 * j);
-                    std::memcpy(to + place, &numbers, sizeof numbers);
-                    place += image.channel;
-                    if (++c == a.colours) c = 0, place += LANES - a.colours * image.channel;
-                }
+    for (int half = 0; half < LANES; half += 8) {
+        const int64_t there = std::min<int64_t>(8, a.batch - first - half);
+        const uint8_t* from = a.pixels + (first + half) * size + y * line;
+        float* to = row + half;
+        int64_t place = 0, c = 0;
+        for (int64_t k = 0; k < line; k += 16) {
+            uint8_t block[128];
+            const int64_t bytes = std::min<int64_t>(16, line - k);
+            if (there >= 8 && bytes == 16) {
+                transpose(from + k, size, block);
+            } else {
+                uint8_t some[128] = {};
+                for (int64_t lane = 0; lane < there; ++lane) std::memcpy(some + 16 * lane, from + lane * size + k, bytes);
+                transpose(some, 16, block);
+            }
+            for (int64_t j = 0; j < bytes; ++j) {
+                v8 numbers = eight_numbers(block + 8 * j);
+                std::memcpy(to + place, &numbers, sizeof numbers);
+                place += image.channel;
+                if (++c == a.colours) c = 0, place += LANES - a.colours * image.channel;
             }
         }
+    }
 }
 
-inline void first_convolution(const Arguments& a, const Plane& in, const Plane& out, const float* w, const float* b) {
-    a.stride == 2 ? convolve<2>(in, out, w, b) : convolve<1>(in, out, w, b);
+// Images that are read row by row, from the top on, when a row is asked for; the last ROWS of them stay.
+struct Image {
+    const Arguments& a;
+    const Plane& memory;
+    int64_t first, row, channel, channels, side, read = 0;
+    Image(const Arguments& a, const Plane& memory, int64_t first)
+        : a(a), memory(memory), first(first), row(memory.row), channel(memory.channel), channels(memory.channels),
+          side(a.side) {}
+    const float* operator()(int64_t y) {
+        for (; read <= y; ++read) read_row(a, memory, first, read, memory.at + read % ROWS * row);
+        return memory.at + y % ROWS * row;
+    }
+};
+
+inline void first_convolution(Image in, const Plane& out, const float* w, const float* b) {
+    in.a.stride == 2 ? convolve<2>(in, out, w, b) : convolve<1>(in, out, w, b);
+}
+inline void first_gradients(Image in, const Plane& out, float* weights, float* biases, float* sums) {
+    in.a.stride == 2 ? add_image_gradients<2>(in, out, weights, biases, sums)
+                     : add_image_gradients<1>(in, out, weights, biases, sums);
 }
 
 void forward(const Work& work) {
@@ -295,7 +369,6 @@ void forward(const Work& work) {
     const Scratch scratch(a, work.sizes, work.scratch);
     for (int64_t first = work.first * UNIT; first < work.last * UNIT; first += LANES) {
         const Tape tape(a, work.sizes, a.tape ? a.tape + first * work.sizes.tape : scratch.tape);
-        read_images(a, scratch.image, first);
         const float *w = work.packed, *from = a.parameters;
         int64_t inputs = a.colours;
         auto bias = [&](int64_t outputs) {  // and on to the next layer
@@ -308,7 +381,7 @@ void forward(const Work& work) {
             const int64_t outputs = a.channels[s];
             const Plane &output = tape.output[s], &more = scratch.back[s][0];
             if (s == 0)
-                first_convolution(a, scratch.image, scratch.full[s], w, bias(outputs));
+                first_convolution(Image(a, scratch.image, first), scratch.full[s], w, bias(outputs));
             else
                 convolve<1>(tape.output[s - 1], scratch.full[s], w, bias(outputs));
             w += outputs * inputs * 9;
@@ -342,7 +415,6 @@ void backward(const Work& work) {
     const Scratch scratch(a, work.sizes, work.scratch);
     for (int64_t first = work.first * UNIT; first < work.last * UNIT; first += LANES) {
         const Tape tape(a, work.sizes, a.tape + first * work.sizes.tape);
-        read_images(a, scratch.image, first);
         const Plane &last = tape.output[a.stages - 1], &start = scratch.back[a.stages - 1][0];
         const int64_t width = last.side * last.side * last.channels;
         for (int64_t y = 0; y < last.side; ++y)
@@ -360,7 +432,7 @@ void backward(const Work& work) {
             float* biases = to - out.channels;
             to = biases - out.channels * in.channels * 9;
             w -= out.channels * in.channels * 9;
-            image && a.stride == 2 ? add_gradients<2>(in, out, to, biases) : add_gradients<1>(in, out, to, biases);
+            image ? first_gradients(Image(a, in, first), out, to, biases, scratch.sums) : add_gradients(in, out, to, biases);
         };
         for (int64_t s = a.stages; s-- > 0;) {
             const Plane &back = scratch.back[s][0], &inner = scratch.back[s][1], &more = scratch.back[s][2];
