@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from hpbench.learners.external import ExternalEnvironments
+
 if TYPE_CHECKING:
     from hpbench.learners.on_policy import OnPolicy
 
@@ -20,35 +22,37 @@ def collect(population: OnPolicy, totals: Tensor) -> None:
     """One rollout into the population's buffer, up to values; episodes that ended are added to the totals."""
     state, buffer, networks = population.state, population.buffer, population.networks
     action_draws, reset_draws, noise_draws = population._rollout_draws(networks.action_draws)
-    environments, parameters = population.environments, state["parameters"]
+    environments, physics = population.environments, state["env_physics"]
+    look, records = networks.looking(state["parameters"]), []
     worlds = {name: state[name] for name in environments.NAMES}
-    records = []
+    external = environments if isinstance(environments, ExternalEnvironments) else None
+    if external is not None:
+        external.load(worlds)
+    buffer["final_value"].zero_()
     for t in range(population.config.num_steps):
         observation = worlds["env_observation"]
-        buffer["observation"][:, t] = observation
-        output, value, log_std = networks.outputs(parameters, observation)
+        output, value, log_std = look(observation)
         action, log_prob = networks.sample(output, log_std, action_draws[:, t])
-        step = environments.step(worlds, state["env_physics"], action, reset_draws[:, t], noise_draws[:, t])
-        done = step.terminated | step.truncated
-        record = {
-            "action": action,
-            "log_prob": log_prob,
-            "value": value,
-            "reward": step.reward.float(),
-            "done": done.float(),
-            "truncated": step.truncated.float(),
-            "final_value": torch.zeros_like(value),
-        }
-        if bool(step.truncated.any()):  # no other final observation is valued
-            record["final_value"] = networks.outputs(parameters, step.final_observation)[1]
-        for name, numbers in record.items():
+        if external is not None:  # simulators with threads or processes of their own run while this is put away
+            external.begin(worlds, physics, action)
+        for name, numbers in (
+            ("observation", observation), ("action", action), ("log_prob", log_prob), ("value", value),
+        ):  # fmt: skip
             buffer[name][:, t] = numbers
-        records.append(
-            {
-                "episode_return": torch.where(done, step.episode_return, 0.0),
-                "episode_length": torch.where(done, step.episode_length, 0),
-            }
-        )
+        draws = reset_draws[:, t], noise_draws[:, t]
+        if external is not None:
+            step = external.finish(worlds, physics, *draws)
+        else:
+            step = environments.step(worlds, physics, action, *draws)
+        if bool(step.truncated.any()):  # no other final observation is valued
+            buffer["final_value"][:, t] = look(step.final_observation)[1]
+        records.append((step.reward, step.terminated, step.truncated, step.episode_return, step.episode_length))
     state |= worlds
-    buffer["last_value"].copy_(networks.outputs(parameters, state["env_observation"])[1])
-    population._count(records, totals)
+    buffer["last_value"].copy_(look(state["env_observation"])[1])
+    reward, terminated, truncated, returns, lengths = (
+        torch.stack(numbers, dim=1) for numbers in zip(*records, strict=True)
+    )
+    done = terminated | truncated
+    for name, numbers in (("reward", reward), ("done", done), ("truncated", truncated)):
+        buffer[name].copy_(numbers)
+    population._count(buffer["done"], torch.where(done, returns, 0.0), torch.where(done, lengths, 0), totals)

@@ -176,5 +176,5 @@ def collect(population: OnPolicy, totals: Tensor) -> None:
     state["env_observation"] = final
     buffer["last_value"].copy_(networks.outputs(parameters, final)[1])
     finish_copies(population.device)
-    moved = {name: whole[name].to(population.device) for name in ("episode_return", "episode_length")}
-    population._count([{name: numbers[:, t] for name, numbers in moved.items()} for t in range(steps)], totals)
+    returns, lengths = (whole[name].to(population.device) for name in ("episode_return", "episode_length"))
+    population._count(buffer["done"], returns, lengths, totals)

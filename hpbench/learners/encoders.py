@@ -7,7 +7,7 @@ PyTorch's trained at a third of the speed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -145,15 +145,23 @@ class EncodedActorCritic(Policy):
     def outputs(self, parameters: Tensor, observation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Actor output ``[members, batch, outputs]``, value ``[members, batch]``, log standard deviations ``[members,
         1, log_std]``. Arguments as of :meth:`activations`."""
-        outputs, values = [], []
-        for row, seen in zip(parameters, observation, strict=True):
-            pieces, encoded = self._pieces(row), len(self.encoder.parts)
-            features = self.encoder.encode(pieces[:encoded], seen)
-            actor, actor_bias, critic, critic_bias, _ = pieces[encoded:]
-            outputs.append(torch.addmm(actor_bias, features, actor.view(self.actor.sizes)))
-            values.append(torch.addmm(critic_bias, features, critic.view(self.critic.sizes))[:, 0])
+        return self.looking(parameters)(observation)
+
+    def looking(self, parameters: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
+        """:meth:`outputs` with these parameters, for several observations one after the other."""
+        members, encoded = [self._pieces(row) for row in parameters], len(self.encoder.parts)
         log_std = parameters[:, None, self.size - self.log_std :]
-        return torch.stack(outputs), torch.stack(values), log_std
+
+        def look(observation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            outputs, values = [], []
+            for pieces, seen in zip(members, observation, strict=True):
+                features = self.encoder.encode(pieces[:encoded], seen)
+                actor, actor_bias, critic, critic_bias, _ = pieces[encoded:]
+                outputs.append(torch.addmm(actor_bias, features, actor.view(self.actor.sizes)))
+                values.append(torch.addmm(critic_bias, features, critic.view(self.critic.sizes))[:, 0])
+            return torch.stack(outputs), torch.stack(values), log_std
+
+        return look
 
     def _pieces(self, row: Tensor) -> list[Tensor]:
         """The parts of a member's row. On a GPU, those of a copy: which kernel multiplies matrices depends on where in

@@ -86,9 +86,7 @@ class ExternalEnvironments(Environments):
 
     NAMES = ("env_elapsed", "env_return", "env_queue", "env_observation", "env_simulator")
 
-    def __init__(
-        self, task: Task, envs: int, evaluation: bool = False, spread: bool = False, threads: int = 1
-    ) -> None:
+    def __init__(self, task: Task, envs: int, evaluation: bool = False, spread: bool = False, threads: int = 1) -> None:
         super().__init__(task, envs)
         assert task.simulator is not None
         if envs % task.agents:
@@ -170,8 +168,10 @@ class ExternalEnvironments(Environments):
             self._simulator(m).reset(which.tolist(), seeds[m, which].tolist())
 
     def _noised(self, observation: Tensor, physics: Tensor, draws: Tensor) -> Tensor:
+        if not self.noisy:
+            return observation
         size = physics[:, NOISE, None, None].float()
-        if not self.noisy or not bool(size.any()):
+        if not bool(size.any()):
             return observation
         return observation + size * normal_from_uniform(draws[..., ::2], draws[..., 1::2])
 

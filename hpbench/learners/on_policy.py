@@ -6,7 +6,7 @@ from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -57,7 +57,10 @@ class OnPolicy(TensorPopulation):
             buffer[name].copy_(self._forward(critic, observations.flatten(1, 2)).view_as(buffer[name]))
         last = self._normalised(state["env_observation"], moments)
         buffer["last_value"].copy_(self._forward(critic, last)[..., 0])
-        self._count(records, totals)
+        finished, lengths = (
+            torch.stack([record[name] for record in records], dim=1) for name in ("episode_return", "episode_length")
+        )
+        self._count(buffer["done"], finished, lengths, totals)
         if self.config.normalize_observation:
             seen = torch.stack([record["raw_observation"] for record in records], dim=1)
             update_moments(state, "observation", seen.flatten(1, 2).double())
@@ -93,11 +96,9 @@ class OnPolicy(TensorPopulation):
             "episode_length": torch.where(done, step.episode_length, 0),
         }
 
-    def _count(self, records: Sequence[State], totals: Tensor) -> None:
-        """Add the episodes that ended in a rollout to the totals."""
-        done = self.buffer["done"]
-        finished = torch.stack([record["episode_return"] for record in records], dim=1)
-        lengths = torch.stack([record["episode_length"] for record in records], dim=1)
+    def _count(self, done: Tensor, finished: Tensor, lengths: Tensor, totals: Tensor) -> None:
+        """Add the episodes that ended in a rollout to the totals. All are ``[members, steps, envs]``; where no episode
+        ended, ``finished`` returns and ``lengths`` are 0."""
         threshold = self.tasks[0].success_return
         success = (done > 0) & (finished >= threshold) if threshold is not None else torch.zeros_like(done)
         for column, values in enumerate((done, finished, finished.square(), lengths, success)):
