@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from hpbench.learners.encoders import EncodedActorCritic
 from hpbench.learners.external import ExternalEnvironments
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 def collect(population: OnPolicy, totals: Tensor) -> None:
     """One rollout into the population's buffer, up to values; episodes that ended are added to the totals."""
     state, buffer, networks = population.state, population.buffer, population.networks
+    assert isinstance(networks, EncodedActorCritic)
     action_draws, reset_draws, noise_draws = population._rollout_draws(networks.action_draws)
     environments, physics = population.environments, state["env_physics"]
     look, records = networks.looking(state["parameters"]), []

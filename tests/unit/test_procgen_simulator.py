@@ -71,6 +71,29 @@ def test_threads_change_nothing() -> None:
     assert_equal(played(one, 50), played(two, 50))
 
 
+def test_a_step_on_threads_has_ended_when_anything_is_asked() -> None:
+    one, two = (started(maker, [1, 2]) for maker in (ProcgenMaker("chaser"), ProcgenMaker("chaser").on_threads(2)))
+    for actions in np.random.Generator(np.random.PCG64(0)).integers(15, size=(20, 2)):
+        one.step(actions)
+        two.step(actions)
+    assert two.save(1) == one.save(1)
+    state = one.save(0)
+    for simulator in (one, two):
+        simulator.step(np.array([3, 4]))
+        simulator.load(0, state)
+    np.testing.assert_array_equal(two.observation, one.observation)
+    for simulator in (one, two):
+        simulator.step(np.array([5, 6]))
+        simulator.reset([1], [9])
+    np.testing.assert_array_equal(two.observation, one.observation)
+    assert two.save(0) == one.save(0)
+    for simulator in (one, two):
+        simulator.step(np.array([7, 8]))
+    assert two.snippet(0) == one.snippet(0)
+    two.step(np.array([7, 8]))
+    two.close()
+
+
 @pytest.mark.parametrize("mode", ["easy", "hard"])
 @pytest.mark.parametrize("game", GAMES)
 def test_a_loaded_copy_continues_as_the_saved_one(game: str, mode: str) -> None:

@@ -286,6 +286,22 @@ def test_makers_say_where_their_simulators_run() -> None:
     assert isinstance(make_simulator(Inside(), 2), Walks)
 
 
+def test_simulators_in_this_process_get_threads_if_they_can_have_them() -> None:
+    given = []
+
+    class Threaded(WalksMaker):
+        in_process: ClassVar[bool] = True
+
+        def on_threads(self, threads: int) -> WalksMaker:
+            given.append(threads)
+            return self
+
+    for maker in (Threaded(), Threaded()):
+        assert isinstance(make_simulator(maker, 2, threads=3), Walks)
+    make_simulator(Threaded(), 2)
+    assert given == [3, 3]
+
+
 def test_a_pool_needs_a_process() -> None:
     with pytest.raises(InvalidConfiguration, match="at least one process"):
         SimulatorPool(processes=0)
