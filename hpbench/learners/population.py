@@ -39,7 +39,7 @@ class Population(ABC):
         values: initial hyperparameters by name, one number or one per member; the others start at their defaults.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         threads: CPU threads that the native engine may use; members are spread over them, or the images that an encoder
-            reads; results do not depend on it.
+            reads; simulators in this process have as many. Results do not depend on it.
 
     Raises:
         InvalidConfiguration: if tasks, seeds or values do not fit.

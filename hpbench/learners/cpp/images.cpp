@@ -61,15 +61,21 @@ void run(const Arguments& a, bool back) {
     if (back) std::fill(gradients, scratch, 0.0f);
     const int64_t units = (a.batch + UNIT - 1) / UNIT, parts = std::min(PARTS, units);
     const auto work = a.lanes == 16 ? (back ? wide::backward : wide::forward) : (back ? narrow::backward : narrow::forward);
-    std::atomic<int64_t> next{0};
+    // Threads take unit after unit: the first one of each part, then the second ones, so that nobody waits for long at the
+    // end. On the way back, a unit is added to its part's sums when the one before has been.
+    std::atomic<int64_t> next{0}, done[PARTS] = {};
     auto loop = [&](int64_t thread) {
         float* own = scratch + thread * UNIT * sizes.scratch;
-        for (int64_t p = next++; p < parts; p = next++)
-            work(Work{a, sizes, packed, turned, own, gradients + p * sizes.parameters, p * units / parts,
-                      (p + 1) * units / parts});
+        for (int64_t k = next++; k < (units + parts - 1) / parts * parts; k = next++) {
+            const int64_t p = k % parts, unit = p * units / parts + k / parts;
+            if (unit >= (p + 1) * units / parts) continue;
+            while (back && done[p].load(std::memory_order_acquire) < k / parts) std::this_thread::yield();
+            work(Work{a, sizes, packed, turned, own, gradients + p * sizes.parameters, unit, unit + 1});
+            done[p].store(k / parts + 1, std::memory_order_release);
+        }
     };
     std::vector<std::thread> helpers;
-    for (int64_t i = 1; i < std::min(a.threads, parts); ++i) helpers.emplace_back(loop, i);
+    for (int64_t i = 1; i < std::min(a.threads, units); ++i) helpers.emplace_back(loop, i);
     loop(0);
     for (auto& helper : helpers) helper.join();
     if (!back) return;
