@@ -76,7 +76,7 @@ SETTINGS: Mapping[str, Setting] = {
 
 TRAINING = ("episodes", "return_mean", "return_sem", "success_rate", "entropy")
 """What is kept of the metrics of training."""
-EPISODES = {"mujoco": 8, "nethack": 16, "procgen": 32}
+EPISODES = {"mujoco": 8, "nethack": 16, "procgen": 128}
 
 
 def jobs(family: str) -> Iterator[str]:
