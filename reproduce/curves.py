@@ -90,6 +90,8 @@ def jobs(family: str) -> Iterator[str]:
         yield from (f"nethack/staircase {seed} large 3072000 --points 15" for seed in range(3))
         yield "nethack/staircase 0 ppo-defaults 163840 --points 8"
         yield "nethack/staircase 0 explore 307200 --points 6"
+        yield from (f"nethack/scout {seed} ppo-defaults 122880 --points 6" for seed in range(3))
+        yield "nethack/gold 0 ppo-defaults 122880 --points 6"
     elif family == "procgen":
         for name in ("coinrun", "fruitbot", "starpilot"):
             yield from (f"procgen/{name} {seed} ppo 491520 --points 6" for seed in range(3))
