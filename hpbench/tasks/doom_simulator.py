@@ -134,13 +134,6 @@ class _Game:
         image[:] = shrink(state.screen_buffer)
         image[-STATUS_ROWS:] = np.clip(state.game_variables, 0, 255)
 
-    def text(self) -> str:
-        state = self.game.get_state()
-        if state is None:
-            return "the episode is over"
-        health, ammunition, kills = np.clip(state.game_variables, 0, 255)
-        return f"health {health:.0f} ammo {ammunition:.0f} kills {kills:.0f}"
-
     def close(self) -> None:
         """Whoever needs a copy next gets this one's process: a seed begins the same episode whatever came before, and
         to start a process takes as long as some hundred steps."""

@@ -145,11 +145,6 @@ class _Game:
         row[CONDITIONS_START:MESSAGE_START] = (status[CONDITION_INDEX] & _BITS) != 0
         row[MESSAGE_START:] = message[:MESSAGE]
 
-    def text(self) -> str:
-        row = np.zeros(OBSERVATION_SIZE, dtype=np.int16)
-        self.write(row)
-        return describe(row.tolist())
-
     def close(self) -> None:
         self.env.close()
 

@@ -33,10 +33,6 @@ class Game(Protocol):
         """Write what is seen now into a flat observation."""
         ...
 
-    def text(self) -> str:
-        """The same as a line of text."""
-        ...
-
     def close(self) -> None:
         """Free what the game holds. It can be called twice."""
         ...
@@ -97,10 +93,6 @@ class ReplaySimulator:
         for action in actions[len(played) :]:
             self._act(env, action)
         self.games[env].write(self.observation[env])
-
-    def snippet(self, env: int) -> str:
-        """What the copy shows, as a line of text."""
-        return self.games[env].text()
 
     def close(self) -> None:
         """Free the copies."""
