@@ -15,13 +15,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpbench.errors import MissingBuild
-from hpbench.tasks.replay import ReplaySimulator, replay_bytes
+from hpbench.tasks.replay import ReplayMaker, ReplaySimulator
 
 SIDE, CHANNELS = 64, 3
 """An observation is a square image with that many pixels a side, as rows of pixels of red, green and blue."""
@@ -52,7 +52,7 @@ _BUILD = "https://github.com/google-deepmind/lab/blob/master/docs/users/build.md
 
 
 @dataclass(frozen=True)
-class DMLabMaker:
+class DMLabMaker(ReplayMaker):
     """Makes simulators of one DMLab-30 task.
 
     Args:
@@ -64,13 +64,6 @@ class DMLabMaker:
     level: str
     evaluation_level: str
     max_steps: int
-    in_process: ClassVar[bool] = False
-    restarts_itself: ClassVar[bool] = False
-
-    @property
-    def state_bytes(self) -> int:
-        """The seed, and a byte for every action."""
-        return replay_bytes(self.max_steps)
 
     def config(self, evaluation: bool) -> dict[str, str]:
         """The settings of an environment: text, as the module wants it."""

@@ -20,13 +20,13 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpbench.errors import MissingExtra, UnknownName
-from hpbench.tasks.replay import ReplaySimulator, replay_bytes
+from hpbench.tasks.replay import ReplayMaker, ReplaySimulator
 
 SIDE, CHANNELS = 64, 3
 """An observation is a square image with that many pixels a side, as rows of pixels of red, green and blue."""
@@ -63,7 +63,7 @@ _ROWS, _COLUMNS = 120, 160  # the smallest screen that ViZDoom has
 
 
 @dataclass(frozen=True)
-class DoomMaker:
+class DoomMaker(ReplayMaker):
     """Makes Doom simulators.
 
     Args:
@@ -73,13 +73,6 @@ class DoomMaker:
 
     scenario: str
     max_steps: int
-    in_process: ClassVar[bool] = False
-    restarts_itself: ClassVar[bool] = False
-
-    @property
-    def state_bytes(self) -> int:
-        """The seed, and a byte for every action."""
-        return replay_bytes(self.max_steps)
 
     @staticmethod
     def describe(summary: Sequence[float]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -41,6 +41,21 @@ class Game(Protocol):
 def replay_bytes(max_steps: int) -> int:
     """The longest saved state of episodes with that time limit."""
     return _SEED.size + max_steps
+
+
+class ReplayMaker:
+    """What makers of such simulators share (see :class:`hpbench.tasks.simulator.SimulatorMaker`): frozen dataclasses
+    that have the time limit as a field."""
+
+    max_steps: int
+    """The time limit; no saved episode is longer."""
+    in_process: ClassVar[bool] = False
+    restarts_itself: ClassVar[bool] = False
+
+    @property
+    def state_bytes(self) -> int:
+        """The seed, and a byte for every action."""
+        return replay_bytes(self.max_steps)
 
 
 class ReplaySimulator:
