@@ -1,6 +1,7 @@
 """PPO on Procgen with a GPU: the simulator alone, the network alone, and the whole.
 
     python -m benchmarks.procgen_gpu --output benchmarks/results/procgen_gpu.json
+    python -m benchmarks.procgen_gpu --quick --device cpu --output quick.json       # tiny sizes, to see that it works
 
 What the parts say: ``simulator`` steps copies spread over processes; ``inference`` is one batch of observations that
 are on the GPU already; ``training`` is forward and backward on a minibatch, which PPO does ``update_epochs`` times per
@@ -211,6 +212,7 @@ def whole(encoder: str, envs: int, steps: int, seconds: float, device: str, prof
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that everything runs, measures nothing")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--processes", type=int, default=max(1, len(os.sched_getaffinity(0)) - 1))
     parser.add_argument("--seconds", type=float, default=1.5, help="of one measurement of a part")
@@ -224,6 +226,11 @@ def main() -> None:
     parser.add_argument("--profile", type=Path, help="folder for profiler tables of the whole")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/procgen_gpu.json"))
     arguments = parser.parse_args()
+    sides: list[tuple[int, bool]] = [(64, False), (64, True), (4, False), (4, True)]
+    if arguments.quick:
+        arguments.processes, arguments.seconds, arguments.batches, arguments.shapes = 1, 0.01, [8], ["4x8"]
+        arguments.ways = ["written", "graph"] if arguments.device == "cuda" else ["written"]
+        arguments.encoders, sides = ["impala-small"], sides[2:]
     torch.set_num_threads(1)
     encoded_graphs.COMPILED = arguments.compile
     device, began = arguments.device, time.perf_counter()
@@ -244,7 +251,7 @@ def main() -> None:
         arguments.output.write_text(json.dumps(document, indent=1) + "\n")
 
     count, seconds = arguments.processes, arguments.seconds
-    for each, halves in ((64, False), (64, True), (4, False), (4, True)):
+    for each, halves in sides:
         measure("simulator", lambda e=each, h=halves: simulator(count, e, h, seconds))
     measure("transfers", lambda: transfers(device, seconds))
     for shape in arguments.shapes:
