@@ -27,7 +27,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpbench.learners import encoded_graphs
 from hpbench.learners.encoded_graphs import record_graph
 from hpbench.learners.encoders import ENCODERS, EncodedActorCritic
 from hpbench.learners.ppo import PPO, PPOConfig
@@ -157,9 +156,11 @@ def transfers(device: str, seconds: float) -> dict[str, Any]:
     return result
 
 
-def whole(encoder: str, envs: int, steps: int, seconds: float, device: str, profile: Path | None) -> dict[str, Any]:
+def whole(
+    encoder: str, envs: int, steps: int, seconds: float, device: str, profile: Path | None, compiled: bool
+) -> dict[str, Any]:
     """PPO at the published values; ``profile``: where a table of what took time goes."""
-    config = PPOConfig(num_envs=envs, num_steps=steps, normalize_reward=True, encoder=encoder)
+    config = PPOConfig(num_envs=envs, num_steps=steps, normalize_reward=True, encoder=encoder, compile=compiled)
     started = time.perf_counter()
     print(f"whole {encoder} {envs} x {steps}", flush=True)
     population = PPO(TASKS["coinrun"], [0], config, dict(PUBLISHED.values), device=device)
@@ -222,7 +223,7 @@ def main() -> None:
     parser.add_argument("--encoders", nargs="+", default=["impala", "impala-small"])
     parser.add_argument("--batches", nargs="+", type=int, default=[2048, 8192])
     parser.add_argument("--shapes", nargs="+", default=["1024x64", "64x256"], help="environments x steps of the whole")
-    parser.add_argument("--compile", action="store_true", help="the loss of the whole")
+    parser.add_argument("--compile", action="store_true", help="the network of the whole")
     parser.add_argument("--profile", type=Path, help="folder for profiler tables of the whole")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/procgen_gpu.json"))
     arguments = parser.parse_args()
@@ -232,7 +233,6 @@ def main() -> None:
         arguments.ways = ["written", "graph"] if arguments.device == "cuda" else ["written"]
         arguments.encoders, sides = ["impala-small"], sides[2:]
     torch.set_num_threads(1)
-    encoded_graphs.COMPILED = arguments.compile
     device, began = arguments.device, time.perf_counter()
     cuda = device == "cuda"
     machine = {"gpu": torch.cuda.get_device_name() if cuda else None, "cores": len(os.sched_getaffinity(0))}
@@ -258,7 +258,8 @@ def main() -> None:
         envs, steps = map(int, shape.split("x"))
         for encoder in arguments.encoders:
             table = None if arguments.profile is None else arguments.profile / f"profile_{encoder}_{shape}.txt"
-            measure("whole", lambda e=encoder, n=envs, s=steps, p=table: whole(e, n, s, 4 * seconds, device, p))
+            given = (encoder, envs, steps, 4 * seconds, device, table, arguments.compile)
+            measure("whole", lambda given=given: whole(*given))
     for way in arguments.ways:
         for encoder in arguments.encoders:
             for batch in arguments.batches:
