@@ -101,16 +101,6 @@ def test_language_latency(module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path
     assert all(2 < r["passes"] <= 10 for r in results[4:])
 
 
-def test_mujoco_speed(module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    pytest.importorskip("mujoco", reason='needs pip install "hpbench[mujoco]"')
-    pytest.importorskip("stable_baselines3", reason='needs pip install "hpbench[sb3]"')
-    run(module("mujoco_speed"), monkeypatch, "--tasks", "hopper", "--out", str(tmp_path / "rates.json"))
-    (row,) = load(tmp_path / "rates.json")["rows"]
-    assert row["task"] == "mujoco/hopper"
-    assert list(row["steps_per_second"]) == ["hpbench native", "hpbench torch", "stable-baselines3", "simulator alone"]
-    assert min(row["steps_per_second"].values()) > 0
-
-
 def test_pettingzoo_speed(module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("pettingzoo.sisl.pursuit", reason='needs pip install "hpbench[pettingzoo]"')
     pytest.importorskip("mpe2", reason='needs pip install "hpbench[pettingzoo]"')
