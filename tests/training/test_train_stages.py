@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -162,7 +163,15 @@ def test_the_environment_as_a_reward_model(pool: LivePool, tiny: Path) -> None:
 
 
 @other_warnings
-def test_two_steps_of_ppo(collection: Path, tiny: Path, tmp_path: Path) -> None:
+def test_two_steps_of_ppo(collection: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[tuple[BranchReward, list[list[int]]]] = []
+    tried = BranchReward._try
+
+    def noted(self: BranchReward, input_ids: torch.Tensor, **others: Any) -> Any:
+        written.append((self, input_ids.tolist()))
+        return tried(self, input_ids, **others)
+
+    monkeypatch.setattr(BranchReward, "_try", noted)
     recipe = read_recipe(PpoRecipe, changes=TUNED | {"shards": 1, "epochs": 2, "learning_rate": 0.01})
     done = train_ppo(recipe, str(tiny / "best"), collection, tmp_path / "ppo")
     log = log_of(tmp_path / "ppo")
@@ -173,6 +182,17 @@ def test_two_steps_of_ppo(collection: Path, tiny: Path, tmp_path: Path) -> None:
     assert done.metrics["gain"] == max(line["eval_gain"] for line in log if "eval_gain" in line)
     assert [line["step"] for line in log if "eval_gain" in line] == [0, 1, 2]
     assert any(line["loss/policy_avg"] != 0.0 for line in trained)
+    # Whatever the length of its prompt, the model writes right behind it.
+    differing = False
+    for reward, batch in written:
+        starts = [next(i for i, token in enumerate(ids) if token != 0) for ids in batch]
+        prompts = [
+            next(n for n in reward._lengths if tuple(ids[first : first + n]) in reward._index)
+            for ids, first in zip(batch, starts, strict=True)
+        ]
+        assert len({first + length for first, length in zip(starts, prompts, strict=True)}) == 1
+        differing |= len(set(prompts)) > 1
+    assert differing
     assert train_ppo(recipe, str(tiny / "best"), collection, tmp_path / "ppo") == done
     with pytest.raises(InvalidConfiguration, match="take more shards"):
         train_ppo(recipe.model_copy(update={"batch": 500}), str(tiny / "best"), collection, tmp_path / "other")
