@@ -2,6 +2,7 @@
 
     python benchmarks/mujoco_speed.py                              # HalfCheetah and Hopper, some minutes
     python benchmarks/mujoco_speed.py --rounds 2 --tasks hopper
+    python benchmarks/mujoco_speed.py --quick                      # tiny sizes, to see that it works
 
 Both sides: 8 environments of 64 steps, two tanh layers of 64 for actor and critic each, 10 epochs of minibatches of 64,
 observations and rewards normalised, one thread. The sides take turns, medians are written.
@@ -78,11 +79,14 @@ def simulator_side(name: str) -> Callable[[int], None]:
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that everything runs, measures nothing")
     parser.add_argument("--tasks", nargs="+", default=["halfcheetah", "hopper"], choices=list(ENVIRONMENTS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rollouts", type=int, default=4)
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.rollouts = 1, 1
     torch.set_num_threads(1)
     rows = []
     for name in options.tasks:

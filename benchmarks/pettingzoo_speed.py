@@ -1,6 +1,7 @@
 """Steps of agents per second: PettingZoo's own environments, one world after the other, against our worlds in one pass.
 
     python benchmarks/pettingzoo_speed.py --worlds 16
+    python benchmarks/pettingzoo_speed.py --quick       # tiny sizes, to see that it works
 
 Both sides take random actions; they alternate, round by round, and the medians over rounds are compared. Resets are not
 counted: they are PettingZoo's on both sides. Written to ``results/pettingzoo_speed.json``.
@@ -66,9 +67,13 @@ def ours(name: str, worlds: int) -> Callable[[int], float]:
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that everything runs, measures nothing")
     parser.add_argument("--worlds", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
+    if options.quick:
+        options.worlds, options.rounds = 2, 1
     rows = []
     for name, task in TASKS.items():
         steps = 3 if name == "pursuit" else 25
@@ -90,7 +95,8 @@ def main() -> None:
             }
         )
         print(json.dumps(rows[-1]), flush=True)
-    OUT.write_text(json.dumps({"unit": "agent steps per second, one core", "rows": rows}, indent=1) + "\n", "utf-8")
+    written = {"unit": "agent steps per second, one core", "rows": rows}
+    options.out.write_text(json.dumps(written, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """PPO on Procgen with a GPU: the simulator alone, the network alone, and the whole.
 
     python -m benchmarks.procgen_gpu --output benchmarks/results/procgen_gpu.json
+    python -m benchmarks.procgen_gpu --quick --device cpu --output quick.json       # tiny sizes, to see that it works
 
 What the parts say: ``simulator`` steps copies spread over processes; ``inference`` is one batch of observations that
 are on the GPU already; ``training`` is forward and backward on a minibatch, which PPO does ``update_epochs`` times per
@@ -26,7 +27,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpbench.learners import encoded_graphs
 from hpbench.learners.encoded_graphs import record_graph
 from hpbench.learners.encoders import ENCODERS, EncodedActorCritic
 from hpbench.learners.ppo import PPO, PPOConfig
@@ -156,9 +156,11 @@ def transfers(device: str, seconds: float) -> dict[str, Any]:
     return result
 
 
-def whole(encoder: str, envs: int, steps: int, seconds: float, device: str, profile: Path | None) -> dict[str, Any]:
+def whole(
+    encoder: str, envs: int, steps: int, seconds: float, device: str, profile: Path | None, compiled: bool
+) -> dict[str, Any]:
     """PPO at the published values; ``profile``: where a table of what took time goes."""
-    config = PPOConfig(num_envs=envs, num_steps=steps, normalize_reward=True, encoder=encoder)
+    config = PPOConfig(num_envs=envs, num_steps=steps, normalize_reward=True, encoder=encoder, compile=compiled)
     started = time.perf_counter()
     print(f"whole {encoder} {envs} x {steps}", flush=True)
     population = PPO(TASKS["coinrun"], [0], config, dict(PUBLISHED.values), device=device)
@@ -211,6 +213,7 @@ def whole(encoder: str, envs: int, steps: int, seconds: float, device: str, prof
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that everything runs, measures nothing")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--processes", type=int, default=max(1, len(os.sched_getaffinity(0)) - 1))
     parser.add_argument("--seconds", type=float, default=1.5, help="of one measurement of a part")
@@ -220,12 +223,16 @@ def main() -> None:
     parser.add_argument("--encoders", nargs="+", default=["impala", "impala-small"])
     parser.add_argument("--batches", nargs="+", type=int, default=[2048, 8192])
     parser.add_argument("--shapes", nargs="+", default=["1024x64", "64x256"], help="environments x steps of the whole")
-    parser.add_argument("--compile", action="store_true", help="the loss of the whole")
+    parser.add_argument("--compile", action="store_true", help="the network of the whole")
     parser.add_argument("--profile", type=Path, help="folder for profiler tables of the whole")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/procgen_gpu.json"))
     arguments = parser.parse_args()
+    sides: list[tuple[int, bool]] = [(64, False), (64, True), (4, False), (4, True)]
+    if arguments.quick:
+        arguments.processes, arguments.seconds, arguments.batches, arguments.shapes = 1, 0.01, [8], ["4x8"]
+        arguments.ways = ["written", "graph"] if arguments.device == "cuda" else ["written"]
+        arguments.encoders, sides = ["impala-small"], sides[2:]
     torch.set_num_threads(1)
-    encoded_graphs.COMPILED = arguments.compile
     device, began = arguments.device, time.perf_counter()
     cuda = device == "cuda"
     machine = {"gpu": torch.cuda.get_device_name() if cuda else None, "cores": len(os.sched_getaffinity(0))}
@@ -244,14 +251,15 @@ def main() -> None:
         arguments.output.write_text(json.dumps(document, indent=1) + "\n")
 
     count, seconds = arguments.processes, arguments.seconds
-    for each, halves in ((64, False), (64, True), (4, False), (4, True)):
+    for each, halves in sides:
         measure("simulator", lambda e=each, h=halves: simulator(count, e, h, seconds))
     measure("transfers", lambda: transfers(device, seconds))
     for shape in arguments.shapes:
         envs, steps = map(int, shape.split("x"))
         for encoder in arguments.encoders:
             table = None if arguments.profile is None else arguments.profile / f"profile_{encoder}_{shape}.txt"
-            measure("whole", lambda e=encoder, n=envs, s=steps, p=table: whole(e, n, s, 4 * seconds, device, p))
+            given = (encoder, envs, steps, 4 * seconds, device, table, arguments.compile)
+            measure("whole", lambda given=given: whole(*given))
     for way in arguments.ways:
         for encoder in arguments.encoders:
             for batch in arguments.batches:

@@ -3,10 +3,9 @@
     python examples/doom_anchors.py                      # all scenarios, 500 episodes each: some minutes on 2 cores
     python examples/doom_anchors.py --episodes 4 --scenarios basic
 
-Every action is drawn uniformly, from a generator of its own for every episode; episodes have the seeds 0, 1, 2, ... The
-mean return is written with its standard error, and what one episode in twenty reaches. ``--scripted`` measures two high
-anchors instead: of the deadly corridor, what its way is worth to a player who cannot die; of the basic scenario, what a
-player reaches who knows where the monster is.
+How episodes are played, ``hpbench/tasks/random_play.py`` says. ``--scripted`` measures two high anchors instead: of the
+deadly corridor, what its way is worth to a player who cannot die; of the basic scenario, what a player reaches who
+knows where the monster is.
 """
 
 from __future__ import annotations
@@ -20,55 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from hpbench.learners.simulator_pool import SimulatorPool
-from hpbench.tasks.doom_simulator import BUTTONS, FRAME_SKIP, LIMITS, DoomMaker
+from hpbench.learners.simulator_pool import make_simulator
+from hpbench.tasks.doom import TASKS
+from hpbench.tasks.doom_simulator import BUTTONS, FRAME_SKIP, LIMITS
+from hpbench.tasks.random_play import random_play
 
 NEAR = 26.0
 """Map units that the monster may stand aside; it reaches 31 to each side. Of 10, 16, 20 and 26 this was best."""
 OUT = Path(__file__).parent / "results" / "doom_anchors.json"
-
-
-def play(pool: SimulatorPool, scenario: str, episodes: int, batch: int) -> dict[str, list[float]]:
-    """Returns and lengths of random episodes, and whether they ended before the time limit."""
-    simulator = pool.make(DoomMaker(scenario, LIMITS[scenario]), batch, task=scenario)
-    played: dict[str, list[float]] = {"returns": [], "lengths": [], "ended": []}
-    for first in range(0, episodes, batch):
-        seeds = list(range(first, min(first + batch, episodes)))
-        generators = [np.random.default_rng(seed) for seed in seeds]
-        simulator.reset(range(len(seeds)), seeds)
-        total, length, actions = np.zeros(batch), np.zeros(batch), np.zeros(batch, dtype=np.int64)
-        running = list(range(len(seeds)))
-        for _ in range(LIMITS[scenario]):
-            if not running:
-                break
-            for env in running:
-                actions[env] = generators[env].integers(BUTTONS[scenario] + 1)
-            simulator.step(actions, running)
-            total[running] += simulator.reward[running]
-            length[running] += 1
-            running = [env for env in running if not simulator.terminated[env]]
-        played["returns"] += total[: len(seeds)].round(6).tolist()
-        played["lengths"] += length[: len(seeds)].tolist()
-        played["ended"] += [float(env not in running) for env in range(len(seeds))]
-    simulator.close()
-    return played
-
-
-def summary(scenario: str, played: dict[str, list[float]]) -> dict[str, Any]:
-    """One row of the table."""
-    returns = np.array(played["returns"])
-    return {
-        "scenario": scenario,
-        "limit": LIMITS[scenario],
-        "episodes": len(returns),
-        "mean": round(float(returns.mean()), 4),
-        "standard_error": round(float(returns.std(ddof=1) / len(returns) ** 0.5), 4),
-        "median": round(float(np.median(returns)), 4),
-        "p95": round(float(np.quantile(returns, 0.95)), 4),
-        "best": round(float(returns.max()), 4),
-        "ended": round(float(np.mean(played["ended"])), 4),
-        "steps": round(float(np.mean(played["lengths"])), 1),
-    }
 
 
 def open_game(scenario: str) -> Any:
@@ -132,15 +90,18 @@ def main() -> None:
         returns = np.array(aim(options.episodes))
         print("basic", returns.mean(), "standard error", returns.std(ddof=1) / len(returns) ** 0.5, "of", len(returns))
         return
-    pool = SimulatorPool()
     rows: list[dict[str, Any]] = []
     for scenario in options.scenarios:
-        rows.append(summary(scenario, play(pool, scenario, options.episodes, options.batch)))
+        task = TASKS[scenario.replace("_", "-")]
+        assert task.simulator is not None
+        simulator = make_simulator(task.simulator, options.batch, task=task.id)
+        played = random_play(task, simulator, options.episodes)
+        simulator.close()
+        rows.append({"scenario": scenario, "limit": task.max_episode_steps, **played.summary()})
         print(json.dumps(rows[-1]), flush=True)
         written = {"policy": "uniform", "frame_skip": FRAME_SKIP, "rows": rows}
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
-    pool.close()
 
 
 if __name__ == "__main__":

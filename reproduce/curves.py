@@ -76,20 +76,25 @@ SETTINGS: Mapping[str, Setting] = {
 
 TRAINING = ("episodes", "return_mean", "return_sem", "success_rate", "entropy")
 """What is kept of the metrics of training."""
-EPISODES = {"mujoco": 8, "nethack": 16, "procgen": 32}
+EPISODES = {"mujoco": 8, "nethack": 16, "procgen": 128}
 
 
 def jobs(family: str) -> Iterator[str]:
     """The runs of a family, as arguments of ``train``."""
     if family == "nethack":
-        for setting in ("wide", "plain", "fast"):
+        for setting in ("plain", "fast"):
             for name in ("staircase", "score"):
                 yield from (f"nethack/{name} {seed} {setting} 614400 --points 6" for seed in range(3))
+        yield from (f"nethack/staircase {seed} wide 614400 --points 6" for seed in range(3))
+        yield from (f"nethack/score {seed} wide 3072000 --points 15" for seed in range(3))
+        yield from (f"nethack/staircase {seed} large 3072000 --points 15" for seed in range(3))
         yield "nethack/staircase 0 ppo-defaults 163840 --points 8"
-        yield from (f"nethack/staircase 0 {setting} 307200 --points 6" for setting in ("explore", "large"))
+        yield "nethack/staircase 0 explore 307200 --points 6"
+        yield from (f"nethack/scout {seed} ppo-defaults 122880 --points 6" for seed in range(3))
+        yield "nethack/gold 0 ppo-defaults 122880 --points 6"
     elif family == "procgen":
-        yield "procgen/fruitbot 0,1,2 ppo 3686400 --points 25 --device cuda"
-        yield from (f"procgen/{name} 100 ppo 245760 --points 10" for name in ("coinrun", "starpilot"))
+        for name in ("coinrun", "fruitbot", "starpilot"):
+            yield from (f"procgen/{name} {seed} ppo 491520 --points 6" for seed in range(3))
     elif family == "mujoco":
         yield from (f"{task} 0,1,2 ppo-defaults 102400 --points 10" for task in tasks.task_ids("mujoco"))
         yield "mujoco/inverted-pendulum 0,1,2 sac-defaults 12288 --points 8"

@@ -60,6 +60,7 @@ def train_ppo(recipe: PpoRecipe, start: str, collection: Path, folder: Path, say
         raise InvalidConfiguration(f"{len(pool.states)} states are no batch of {recipe.batch}: take more shards")
     say(f"{len(pool.states)} states alive, {len(held_out.states)} held out")
     policy = SlotPolicy(CausalModel(model, tokenizer))
+    tokenizer.padding_side = "left"  # the trainer lets the model write behind the padded prompts
     prompts = [policy.model.prompt_ids(state.observation) for state in pool.states]
     longest = max(
         len(completion_ids(policy, state.observation, text)) for state in held_out.states for text in state.completions

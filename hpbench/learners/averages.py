@@ -33,11 +33,12 @@ def percentile_95(errors: Tensor, counts: Tensor | None = None) -> Tensor:
     [rows]``.
 
     Args:
-        counts: how many of each row count, int64 ``[rows]``; the others are padding. None: all.
+        counts: how many of each row count, int64 ``[rows]``; the others are padding. None: all. Rows that count more
+            than there are give any of their numbers.
     """
     batch = errors.shape[1]
     if counts is None:
         return errors.sort(dim=1).values[:, (95 * batch + 99) // 100 - 1]
     padding = torch.arange(batch, device=errors.device) >= counts[:, None]
     ordered = torch.where(padding, -1.0, errors).sort(dim=1).values
-    return ordered.gather(1, (batch - counts + (95 * counts + 99) // 100 - 1).clamp(max=batch - 1)[:, None])[:, 0]
+    return ordered.gather(1, (batch - counts + (95 * counts + 99) // 100 - 1).clamp(0, batch - 1)[:, None])[:, 0]

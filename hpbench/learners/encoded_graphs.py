@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 STATE = ("parameters", "adam_mean", "adam_square", "adam_steps", "hyperparameters")
 """What an optimiser step reads of the state, and changes but for the last."""
-COMPILED = False
-"""Whether the networks are compiled before they are recorded. On an H100 they then trained 1.4 times as fast, after
-half a minute for each size of batch (``benchmarks/results/procgen_gpu.md``): set it for long runs."""
 
 Seen = tuple[Tensor, Tensor, Tensor]
 """Actions ``[members, envs, width]``; their log-probabilities, and values of observations, each ``[members, envs]``."""
@@ -69,7 +66,7 @@ def looking(population: OnPolicy) -> Callable[[Tensor, Tensor], Seen]:
         _looking[population] = Looking(population.state["parameters"])
     recorded = _looking[population]
     recorded.parameters.copy_(population.state["parameters"])
-    return functools.partial(recorded.look, population.networks)
+    return functools.partial(recorded.look, networks_of(population))
 
 
 def look(networks: Any, parameters: Tensor, observation: Tensor, draws: Tensor) -> Seen:
@@ -102,7 +99,6 @@ class Looking:
         self, networks: Any, observation: Tensor, draws: Tensor
     ) -> tuple[Tensor, Tensor, list[Tensor], Callable[[], None]]:
         seen, uniforms, results = observation.clone(), draws.clone(), list[Tensor]()
-        networks = compiled(networks) if COMPILED else networks
 
         def work() -> None:
             results[:] = look(networks, self.parameters, seen, uniforms)
@@ -119,8 +115,12 @@ class Compiled(EncodedActorCritic):
         return given
 
 
-def compiled(networks: EncodedActorCritic) -> Compiled:
-    """Those networks as :class:`Compiled` ones."""
+def networks_of(population: OnPolicy) -> EncodedActorCritic:
+    """The population's networks as they are recorded: :class:`Compiled` ones, if its configuration says so."""
+    networks = population.networks
+    assert isinstance(networks, EncodedActorCritic)
+    if not population.config.compile:
+        return networks
     return Compiled(networks.actor, networks.critic, networks.log_std, networks.encoder)
 
 
@@ -168,9 +168,8 @@ class Recorded:
                 tensor.copy_(population.state[name])
 
         networks = population.networks
-        assert isinstance(networks, EncodedActorCritic)
         try:
-            population.networks = compiled(networks) if COMPILED else networks
+            population.networks = networks_of(population)
             recorded = record_graph(work)
         finally:
             population.networks, population.state = networks, kept[0]

@@ -8,8 +8,6 @@ indexing, and they are exact: a restored member continues bit for bit as the ori
 from __future__ import annotations
 
 import copy
-import json
-import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -17,12 +15,12 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-import xxhash
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from hpbench.errors import InvalidConfiguration, SnapshotError
+from hpbench.errors import InvalidConfiguration
 from hpbench.hyperparameter import HyperparameterSpace
+from hpbench.learners.digest import Digester
 from hpbench.learners.snapshot import Evaluation, Floats, Snapshot, State
 from hpbench.seeding import Stream, derive_seed, stream_keys
 from hpbench.tasks import make as make_task
@@ -71,7 +69,7 @@ class Population(ABC):
             raise InvalidConfiguration(f"threads must be at least 1, got {threads}")
         self.config = config
         self.device = torch.device(device)
-        self._views: tuple[list[Tensor], list[list[memoryview]]] | None = None
+        self._digester = Digester()
         self._arrays: dict[str, tuple[Tensor, NDArray[Any]]] = {}
         self.threads = threads
         self._check_tasks(self.tasks)
@@ -298,23 +296,7 @@ class Population(ABC):
         Raises:
             SnapshotError: if the snapshot does not fit.
         """
-        config = json.loads(json.dumps(asdict(self.config)))
-        # Options that are younger than the snapshot are at their defaults in it.
-        given = json.loads(json.dumps({**asdict(self.config_type()), **snapshot.config}))
-        if snapshot.learner != self.name or given != config:
-            raise SnapshotError(
-                f"snapshot of {snapshot.learner} {dict(snapshot.config)} does not fit {self.name} {config}"
-            )
-        if snapshot.members != self.members:
-            raise SnapshotError(f"snapshot of {snapshot.members} members does not fit a population of {self.members}")
-        if snapshot.state.keys() != self.state.keys():
-            raise SnapshotError(f"snapshot fields differ: {sorted(snapshot.state.keys() ^ self.state.keys())}")
-        for name, tensor in self.state.items():
-            other = snapshot.state[name]
-            if other.shape != tensor.shape or other.dtype != tensor.dtype:
-                raise SnapshotError(
-                    f"{name}: {tuple(other.shape)} {other.dtype}, need {tuple(tensor.shape)} {tensor.dtype}"
-                )
+        snapshot.check(self.name, asdict(self.config), asdict(self.config_type()), self.state, self.members)
         self.state = {name: snapshot.state[name].to(self.device, copy=True) for name in self.state}
         known = {task.id: task for task in self.tasks}
         self.tasks = [known.get(name) or make_task(name) for name in snapshot.tasks]
@@ -322,31 +304,9 @@ class Population(ABC):
         self._forget()
 
     def digests(self) -> list[str]:
-        """One hash per member over its whole state: equal digests mean equal futures.
-
-        XXH3 with 128 bits: no secrets depend on it, and it keeps up with memory, which replay buffers need.
-        """
+        """One hash per member over its whole state: equal digests mean equal futures."""
         self.settle()
-        digests = []
-        for parts in self._parts():
-            hasher = xxhash.xxh3_128()
-            for part in parts:
-                hasher.update(part)
-            digests.append(hasher.hexdigest())
-        return digests
-
-    def _parts(self) -> list[list[memoryview]]:
-        """Each member's part of each tensor, by name. On the CPU they are views, kept until a tensor is replaced."""
-        if self._views is not None:
-            seen, parts = self._views
-            if len(seen) == len(self.state) and all(map(operator.is_, seen, self.state.values())):
-                return parts
-        tensors = [self.state[name] for name in sorted(self.state)]
-        arrays = [tensor.contiguous().cpu().numpy() for tensor in tensors]
-        parts = [[array[member : member + 1].data for array in arrays] for member in range(self.members)]
-        if self.device.type == "cpu" and all(tensor.is_contiguous() for tensor in tensors):
-            self._views = list(self.state.values()), parts
-        return parts
+        return self._digester.digests(self.state, self.members)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes along."""
@@ -355,7 +315,7 @@ class Population(ABC):
 
     def _without_views(self) -> dict[str, Any]:
         """All attributes, without what is of this population's memory."""
-        return {**self.__dict__, "_views": None, "_arrays": {}}
+        return {**self.__dict__, "_digester": Digester(), "_arrays": {}}
 
     def set_tasks(self, tasks: Sequence[Task]) -> None:
         """Move members to other tasks of the same shape, in the middle of training. Running episodes go on.

@@ -78,11 +78,6 @@ class Halves:
         part, index = self._place(env)
         part.load(index, state)
 
-    def snippet(self, env: int) -> str:
-        """A line of text on what the copy shows now."""
-        part, index = self._place(env)
-        return part.snippet(index)
-
     def close(self) -> None:
         """Close the parts. It can be called twice."""
         for part in self.parts:

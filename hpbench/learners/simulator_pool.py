@@ -38,7 +38,6 @@ from hpbench.learners.simulator_worker import (
     RESET,
     SAVE,
     SHARE,
-    SNIPPET,
     STEP,
     map_array,
     receive,
@@ -227,12 +226,6 @@ class PooledSimulator:
         """Become exactly what was saved."""
         self.seeds[env] = None
         self._scatter(LOAD, [env], [state])
-
-    def snippet(self, env: int) -> str:
-        """A line of text on what the copy shows now."""
-        self._answers()
-        self._scatter(SNIPPET, [env])
-        return self._answers()[0].decode()
 
     def close(self) -> None:
         """Close the copies; the pool lives on. It can be called twice."""

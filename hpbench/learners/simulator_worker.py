@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from hpbench.tasks.simulator import Simulator, SimulatorMaker
 
 HEADER = struct.Struct("<BQQ")
-MAKE, SHARE, RESET, STEP, SAVE, LOAD, SNIPPET, CLOSE = range(8)
+MAKE, SHARE, RESET, STEP, SAVE, LOAD, CLOSE = range(7)
 DONE, FAILED = range(2)
 OUTPUTS = ("observation", "reward", "terminated")
 """The simulator's arrays that the worker shows after every change."""
@@ -151,8 +151,6 @@ def _serve(hosted: dict[int, Hosted], operation: int, number: int, value: Any) -
         hosted[number].load(*value)
     elif operation == SAVE:
         return pickle.dumps([hosted[number].simulator.save(env) for env in value])
-    elif operation == SNIPPET:
-        return hosted[number].simulator.snippet(value[0]).encode()
     elif operation == MAKE:
         maker, envs, evaluation = value
         hosted[number] = Hosted(maker, envs, evaluation)

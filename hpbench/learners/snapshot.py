@@ -62,6 +62,34 @@ class Snapshot:
         """How many members the snapshot holds."""
         return len(self.tasks)
 
+    def check(
+        self, learner: str, config: Mapping[str, Any], defaults: Mapping[str, Any], state: State, members: int
+    ) -> None:
+        """Refuse a population that cannot become what this is a copy of.
+
+        Args:
+            learner: the population's.
+            config, defaults: its options, and those that it has by default.
+            state, members: its own.
+
+        Raises:
+            SnapshotError: if not, with what differs.
+        """
+        # A file has lists where a configuration has tuples. Options that are younger than it are at their defaults.
+        own, given = (json.loads(json.dumps(options)) for options in (config, {**defaults, **self.config}))
+        if self.learner != learner or given != own:
+            raise SnapshotError(f"snapshot of {self.learner} {dict(self.config)} does not fit {learner} {own}")
+        if self.members != members:
+            raise SnapshotError(f"snapshot of {self.members} members does not fit a population of {members}")
+        if self.state.keys() != state.keys():
+            raise SnapshotError(f"snapshot fields differ: {sorted(self.state.keys() ^ state.keys())}")
+        for name, tensor in state.items():
+            other = self.state[name]
+            if other.shape != tensor.shape or other.dtype != tensor.dtype:
+                raise SnapshotError(
+                    f"{name}: {tuple(other.shape)} {other.dtype}, need {tuple(tensor.shape)} {tensor.dtype}"
+                )
+
     def save(self, path: str | PathLike[str]) -> None:
         """Write to an ``.npz`` file."""
         header = {"format": SNAPSHOT_FORMAT, "learner": self.learner, "config": self.config, "tasks": self.tasks}

@@ -15,13 +15,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpbench.errors import MissingBuild
-from hpbench.tasks.replay import ReplaySimulator, replay_bytes
+from hpbench.tasks.replay import ReplayMaker, ReplaySimulator
 
 SIDE, CHANNELS = 64, 3
 """An observation is a square image with that many pixels a side, as rows of pixels of red, green and blue."""
@@ -45,14 +45,14 @@ cd66d00914d5), as what the module wants: pixels to look right and down; steps ri
 DATASETS = "HPBENCH_DMLAB_DATASETS"
 """The variable of the process environment that tells the folder of data which some psychlab levels ask for."""
 
-_IMAGE, _INSTRUCTION = "RGB_INTERLEAVED", "INSTR"
+_IMAGE = "RGB_INTERLEAVED"
 _EPISODE = 1  # always the same number, for otherwise an episode would depend on how many there were before
 _EVALUATION_SEEDS = 0x600D5EED  # the mixer seed that IMPALA's code evaluates with
 _BUILD = "https://github.com/google-deepmind/lab/blob/master/docs/users/build.md"
 
 
 @dataclass(frozen=True)
-class DMLabMaker:
+class DMLabMaker(ReplayMaker):
     """Makes simulators of one DMLab-30 task.
 
     Args:
@@ -64,13 +64,6 @@ class DMLabMaker:
     level: str
     evaluation_level: str
     max_steps: int
-    in_process: ClassVar[bool] = False
-    restarts_itself: ClassVar[bool] = False
-
-    @property
-    def state_bytes(self) -> int:
-        """The seed, and a byte for every action."""
-        return replay_bytes(self.max_steps)
 
     def config(self, evaluation: bool) -> dict[str, str]:
         """The settings of an environment: text, as the module wants it."""
@@ -101,7 +94,7 @@ class _Game:
     """One copy of a task: see :class:`hpbench.tasks.replay.Game`."""
 
     def __init__(self, deepmind_lab: Any, level: str, config: dict[str, str]) -> None:
-        self.lab = deepmind_lab.Lab(level, [_IMAGE, _INSTRUCTION], config=config, renderer="software")
+        self.lab = deepmind_lab.Lab(level, [_IMAGE], config=config, renderer="software")
         self._actions = [np.array(action, dtype=np.intc) for action in ACTIONS.values()]
         self._closed = False
 
@@ -117,12 +110,6 @@ class _Game:
             row[:] = 0
             return
         row[:] = self.lab.observations()[_IMAGE].reshape(-1)
-
-    def text(self) -> str:
-        if not self.lab.is_running():
-            return "the episode is over"
-        instruction = self.lab.observations()[_INSTRUCTION]
-        return f"instruction: {instruction}" if instruction else ""
 
     def close(self) -> None:
         if not self._closed:

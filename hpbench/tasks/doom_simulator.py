@@ -20,13 +20,13 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpbench.errors import MissingExtra, UnknownName
-from hpbench.tasks.replay import ReplaySimulator, replay_bytes
+from hpbench.tasks.replay import ReplayMaker, ReplaySimulator
 
 SIDE, CHANNELS = 64, 3
 """An observation is a square image with that many pixels a side, as rows of pixels of red, green and blue."""
@@ -63,7 +63,7 @@ _ROWS, _COLUMNS = 120, 160  # the smallest screen that ViZDoom has
 
 
 @dataclass(frozen=True)
-class DoomMaker:
+class DoomMaker(ReplayMaker):
     """Makes Doom simulators.
 
     Args:
@@ -73,13 +73,6 @@ class DoomMaker:
 
     scenario: str
     max_steps: int
-    in_process: ClassVar[bool] = False
-    restarts_itself: ClassVar[bool] = False
-
-    @property
-    def state_bytes(self) -> int:
-        """The seed, and a byte for every action."""
-        return replay_bytes(self.max_steps)
 
     @staticmethod
     def describe(summary: Sequence[float]) -> str:
@@ -133,13 +126,6 @@ class _Game:
         image = row.reshape(SIDE, SIDE, CHANNELS)
         image[:] = shrink(state.screen_buffer)
         image[-STATUS_ROWS:] = np.clip(state.game_variables, 0, 255)
-
-    def text(self) -> str:
-        state = self.game.get_state()
-        if state is None:
-            return "the episode is over"
-        health, ammunition, kills = np.clip(state.game_variables, 0, 255)
-        return f"health {health:.0f} ammo {ammunition:.0f} kills {kills:.0f}"
 
     def close(self) -> None:
         """Whoever needs a copy next gets this one's process: a seed begins the same episode whatever came before, and

@@ -94,10 +94,6 @@ class MujocoSimulator:
         self.observation[env] = np.frombuffer(state, np.float32, offset=numbers.nbytes)
         self.reward[env], self.terminated[env] = 0.0, False
 
-    def snippet(self, env: int) -> str:
-        """Nothing: the numbers of the observation are all there is to say."""
-        return ""
-
     def close(self) -> None:
         """Let the copies go. It can be called twice."""
         for copy in self._copies:

@@ -18,7 +18,7 @@ import ctypes
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,7 @@ from hpbench.tasks.nethack_layout import (
     STATUS_START,
     describe,
 )
-from hpbench.tasks.replay import ReplaySimulator, replay_bytes
+from hpbench.tasks.replay import ReplayMaker, ReplaySimulator
 
 CLASSES = {
     "score": "NetHackScore",
@@ -69,7 +69,7 @@ _UNLIMITED = 10**9
 
 
 @dataclass(frozen=True)
-class NetHackMaker:
+class NetHackMaker(ReplayMaker):
     """Makes NetHack simulators.
 
     Args:
@@ -79,13 +79,6 @@ class NetHackMaker:
 
     name: str
     max_steps: int
-    in_process: ClassVar[bool] = False
-    restarts_itself: ClassVar[bool] = False
-
-    @property
-    def state_bytes(self) -> int:
-        """The seed, and a byte for every action."""
-        return replay_bytes(self.max_steps)
 
     @staticmethod
     def describe(observation: Sequence[float]) -> str:
@@ -144,11 +137,6 @@ class _Game:
         row[STATUS_START:CONDITIONS_START] = np.clip(status[_INDICES], _INT16.min, _INT16.max)
         row[CONDITIONS_START:MESSAGE_START] = (status[CONDITION_INDEX] & _BITS) != 0
         row[MESSAGE_START:] = message[:MESSAGE]
-
-    def text(self) -> str:
-        row = np.zeros(OBSERVATION_SIZE, dtype=np.int16)
-        self.write(row)
-        return describe(row.tolist())
 
     def close(self) -> None:
         self.env.close()

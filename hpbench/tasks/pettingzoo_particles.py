@@ -8,7 +8,7 @@ so that every number is the same (the tests compare them all).
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,21 +108,6 @@ class Particles:
             row = part[world]
             row[...] = numbers[start : start + row.size].reshape(row.shape)
             start += row.size
-
-    def text(self, world: int) -> str:
-        """Positions, what was said last, and who should go where."""
-        agents, words = self._env.world.agents, []
-        for index, agent in enumerate(agents):
-            said = self.said[world, index]
-            what = f" says {said.argmax()}" if said.any() else ""
-            words.append(f"{agent.name} at {_place(self.position[world, index])}{what}")
-        landmarks = ", ".join(f"{index} at {_place(place)}" for index, place in enumerate(self.landmark[world]))
-        goals = [
-            f"{agent.goal_a.name} should go to {int(goal)}"
-            for agent, goal in zip(agents, self.goal[world], strict=True)
-            if getattr(agent, "_goal_a", None) is not None
-        ]
-        return "; ".join([", ".join(words), f"landmarks {landmarks}", *goals])
 
     def _collide(self, position: Floats, force: Floats) -> None:
         """Add to the forces ``[worlds, agents, 2]`` what agents that touch do to each other."""
@@ -237,10 +222,6 @@ def _relative(landmark: Floats, position: Floats) -> Floats:
 def _goals(p: Particles, rows: Rows) -> Floats:
     """The place that each agent knows as the other's goal: ``[rows, agents, 2]``."""
     return np.take_along_axis(p.landmark[rows], p.goal[rows].astype(np.int64)[..., None], axis=1)
-
-
-def _place(position: Sequence[float] | Floats) -> str:
-    return "{:.2f},{:.2f}".format(*position)
 
 
 def _scenario(name: str) -> Any:

@@ -133,16 +133,6 @@ class Pursuits:
         self._pursuers[world], self._evaders[world, : len(evaders)] = pursuers, evaders
         self._free[world] = np.arange(self._free.shape[1]) < len(evaders)
 
-    def text(self, world: int) -> str:
-        """How many evaders are left, and where everybody is."""
-        left = self._evaders[world][self._free[world]]
-        pursuers, evaders = (
-            " ".join("{},{}".format(*divmod(int(cell), self._game.y_size)) for cell in cells)
-            for cells in (self._pursuers[world], left)
-        )
-        count = f"{len(left)} of {self._evaders.shape[1]} evaders left"
-        return f"{count}; pursuers at {pursuers}; evaders at {evaders}"
-
     def _count(self, cells: Cells, which: NDArray[np.bool_]) -> NDArray[np.float64]:
         """How many of those there are in each cell: ``[worlds, cells + 1]``; nobody is nowhere."""
         width = self._nowhere + 1

@@ -116,10 +116,6 @@ class PettingZooSimulator:
             self._worlds.load(world, state)
             self._show(np.array([world]), 0.0, False)
 
-    def snippet(self, env: int) -> str:
-        """Where everybody is in the world of that copy."""
-        return self._worlds.text(env // self._agents)
-
     def close(self) -> None:
         """Nothing has to be freed."""
 

@@ -41,10 +41,6 @@ class Worlds(Protocol):
         """Become what was saved."""
         ...
 
-    def text(self, world: int) -> str:
-        """Where everybody is, as a line of text."""
-        ...
-
 
 WORLDS: Mapping[str, Callable[[int], Worlds]] = {
     "simple-spread": partial(Particles, "simple_spread"),

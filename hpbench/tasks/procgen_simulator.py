@@ -29,7 +29,6 @@ STATE_BYTES = 100_000
 """Room for a saved state: the longest one in 48,000 random steps of each game and mode had half of that (coinrun)."""
 _ALLOTTED = 2**20
 """What Procgen itself allots: it ends the process if a state is longer than its buffer."""
-_GRID = 3
 
 
 @dataclass(frozen=True)
@@ -165,10 +164,6 @@ class ProcgenSimulator:
         self._restore(env, state)
         self._native.observe()
 
-    def snippet(self, env: int) -> str:
-        """Statistics of the image: mean colour, contrast, edges, and the brightness of nine fields, row by row."""
-        return describe(self.observation[env])
-
     def close(self) -> None:
         """Free the native environment. It can be called twice."""
         self._native.close()
@@ -187,18 +182,6 @@ class ProcgenSimulator:
         import cffi  # Procgen depends on it
 
         return cffi.FFI().from_buffer("char[]", buffer)
-
-
-def describe(image: NDArray[np.uint8]) -> str:
-    """Statistics of a flat image, on a scale from 0 to 1: mean red, green and blue; standard deviation of brightness;
-    mean size of the step in brightness from a pixel to the next one on the right; brightness of nine fields."""
-    pixels = image.reshape(SIDE, SIDE, CHANNELS).astype(np.float64) / 255.0
-    brightness = pixels.mean(axis=2)
-    edges = np.abs(np.diff(brightness, axis=1)).mean()
-    fields = [field.mean() for band in np.array_split(brightness, _GRID) for field in np.array_split(band, _GRID, 1)]
-    colours = " ".join(f"{value:.2f}" for value in pixels.mean(axis=(0, 1)))
-    grid = " ".join(f"{value:.2f}" for value in fields)
-    return f"image rgb {colours} contrast {brightness.std():.2f} edges {edges:.3f} fields {grid}"
 
 
 def _procgen() -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -33,10 +33,6 @@ class Game(Protocol):
         """Write what is seen now into a flat observation."""
         ...
 
-    def text(self) -> str:
-        """The same as a line of text."""
-        ...
-
     def close(self) -> None:
         """Free what the game holds. It can be called twice."""
         ...
@@ -45,6 +41,21 @@ class Game(Protocol):
 def replay_bytes(max_steps: int) -> int:
     """The longest saved state of episodes with that time limit."""
     return _SEED.size + max_steps
+
+
+class ReplayMaker:
+    """What makers of such simulators share (see :class:`hpbench.tasks.simulator.SimulatorMaker`): frozen dataclasses
+    that have the time limit as a field."""
+
+    max_steps: int
+    """The time limit; no saved episode is longer."""
+    in_process: ClassVar[bool] = False
+    restarts_itself: ClassVar[bool] = False
+
+    @property
+    def state_bytes(self) -> int:
+        """The seed, and a byte for every action."""
+        return replay_bytes(self.max_steps)
 
 
 class ReplaySimulator:
@@ -97,10 +108,6 @@ class ReplaySimulator:
         for action in actions[len(played) :]:
             self._act(env, action)
         self.games[env].write(self.observation[env])
-
-    def snippet(self, env: int) -> str:
-        """What the copy shows, as a line of text."""
-        return self.games[env].text()
 
     def close(self) -> None:
         """Free the copies."""

@@ -64,10 +64,6 @@ class Simulator(Protocol):
         """Become exactly what was saved, and show it: the copy continues bit for bit as the saved one did."""
         ...
 
-    def snippet(self, env: int) -> str:
-        """A line of text on what the copy shows now, for text observations; empty if there is nothing to say."""
-        ...
-
     def close(self) -> None:
         """Free what the simulator holds. It can be called twice."""
         ...
@@ -75,6 +71,9 @@ class Simulator(Protocol):
 
 class SimulatorMaker(Protocol):
     """Makes simulators of one task: a frozen dataclass that can be compared, hashed and pickled.
+
+    It may have a method ``describe(observation: Sequence[float]) -> str``: an observation in words, as it stands in a
+    trajectory snippet (what the encoder makes of it, if there is one), for a line of text observations.
 
     Raises at :meth:`make`:
         MissingExtra: if the simulator is not installed, with the line that installs it.

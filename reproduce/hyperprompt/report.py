@@ -70,8 +70,8 @@ def page() -> str:
             if results.suite.name == ORACLE:
                 parts.append(bound(results, load_results(Path(place) / HELD_OUT)))
                 continue
-            whole = MODEL not in results.agents or results.is_complete(MODEL)
-            parts.append(chapter(results) if whole else unfinished(results))
+            whole = all(results.is_complete(agent) for agent in results.agents)
+            parts.append(chapter(results) if whole else by_row(results))
             if results.suite.name == HELD_OUT and (HERE / "search.json").exists():
                 parts.append(search(json.loads((HERE / "search.json").read_text(encoding="utf-8")), results))
             if results.suite.name == HELD_OUT and (HERE / "populations.jsonl").exists():
@@ -100,8 +100,8 @@ def chapter(results: Results) -> str:
     return "\n".join(lines).rstrip()
 
 
-def unfinished(results: Results) -> str:
-    """The rows of a suite that have been played so far; differences are of pairs with the same seed."""
+def by_row(results: Results) -> str:
+    """A suite of which some agents have not played all rows; differences are of pairs with the same seed."""
     agents = [MODEL, *(agent for agent in results.agents if agent != MODEL)]
     played = {agent: results.rows(agent) for agent in agents}
     rows: list[tuple[str | Interval | None, ...]] = []
@@ -111,8 +111,7 @@ def unfinished(results: Results) -> str:
         least = compare(scores[MODEL], scores[DEFAULT]).difference if DEFAULT in scores else None
         rows.append((row.task, row.learner, row.track, *cells, least))
     table = Table("", ("task", "learner", "track", *agents, f"{MODEL} minus {DEFAULT}"), tuple(rows))
-    title = f"## {results.suite.title}: {len(played[MODEL])} of {len(results.suite.rows)} rows, mean meta-score"
-    return f"{title}\n\n{table.to_markdown()}".rstrip()
+    return f"## {results.suite.title}: mean meta-score\n\n{table.to_markdown()}".rstrip()
 
 
 def ranking(results: Results, agents: Sequence[str]) -> Table:

@@ -84,7 +84,7 @@ SETTINGS = {
         },
         config={"hidden": [256, 256], "buffer_size": 100_000, "learning_starts": 1_000},
         every=2_500,
-        points=16,
+        points=40,
     ),
 }  # fmt: skip
 """Stable-Baselines3's defaults, with running normalisation for PPO as RL Baselines3 Zoo has on MuJoCo, and a warm-up

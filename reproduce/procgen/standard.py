@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from hpbench.learners import encoded_graphs
 from hpbench.learners.ppo import PPO, PPOConfig
 from hpbench.tasks.procgen import TASKS
 
@@ -34,7 +33,15 @@ RANDOM_EPISODES = 128
 
 
 def train(
-    game: str, seed: int, share: float, points: int, device: str, episodes: int, seconds: float, tier: str
+    game: str,
+    seed: int,
+    share: float,
+    points: int,
+    device: str,
+    episodes: int,
+    seconds: float,
+    tier: str,
+    compiled: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """One run, as far as it is, after each of ``points`` parts: where it stood, and how fast it trained.
 
@@ -47,10 +54,11 @@ def train(
         episodes: on held-out levels at each point, and four times as many at the last one.
         seconds: after which the run ends early.
         tier: whose configuration and budget are taken.
+        compiled: whether the network is compiled, which needs a GPU.
     """
     torch.set_num_threads(1)
     began, task = time.perf_counter(), TASKS[game]
-    config = PPOConfig(**task.learner_config[tier]["ppo"])
+    config = PPOConfig(**task.learner_config[tier]["ppo"], compile=compiled)
     population = PPO(task, [seed], config, values=dict(task.hand_tuned["ppo"].values), device=device)
     untrained = population.evaluate(RANDOM_EPISODES).returns[0]
     rollouts = max(1, int(share * task.budgets[tier].steps) // population.steps_per_rollout // points)
@@ -163,14 +171,13 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--episodes", type=int, default=64, help="on held-out levels at each point")
     parser.add_argument("--seconds", type=float, default=1e9, help="after which the run ends early")
-    parser.add_argument("--compile", action="store_true", help="the loss, before it is recorded")
+    parser.add_argument("--compile", action="store_true", help="the network, before its work is recorded")
     parser.add_argument("--results", type=Path, default=HERE / "standard.json")
     arguments = parser.parse_args()
-    encoded_graphs.COMPILED = arguments.compile
     path = arguments.results
     for game in arguments.games:
         given = (arguments.seed, arguments.share, arguments.points, arguments.device)
-        for row in train(game, *given, arguments.episodes, arguments.seconds, arguments.tier):
+        for row in train(game, *given, arguments.episodes, arguments.seconds, arguments.tier, arguments.compile):
             rows = json.loads(path.read_text()) if path.exists() else []
             rows = [old for old in rows if (old["task"], old["seed"]) != (row["task"], row["seed"])]
             path.write_text(json.dumps([*rows, row], indent=1) + "\n")

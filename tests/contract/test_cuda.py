@@ -53,6 +53,7 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
     pytest.mark.filterwarnings("ignore::UserWarning:torch._inductor"),
+    pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning"),  # of the compiler's own import
     pytest.mark.parametrize(("case", "engine", "task_id"), SUBJECTS, ids=["-".join(s) for s in SUBJECTS]),
 ]
 

@@ -1,17 +1,10 @@
-"""The runner on real, short meta-episodes: what it records, what it survives, what it refuses."""
+"""The runner on real, short meta-episodes: what it records, what it runs again, what it refuses."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
-import os
-import platform
-import signal
-import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,160 +18,8 @@ from hpbench.control.reward import meta_score
 from hpbench.errors import InvalidConfiguration, UnknownName
 from hpbench.evaluation import records, row
 from hpbench.evaluation.metrics import load_metric
-from hpbench.evaluation.results import Results, load_results, record_path
-from hpbench.evaluation.runner import RunFailed
-from hpbench.evaluation.suite import Suite, parse_suite
-
-ROWS = """
-[[rows]]
-env = "HPControl-Classic-v0"
-tasks = {tasks}
-tracks = ["default"]
-learner = "ppo"
-tier = "small"
-seeds = "{seeds}"
-decisions = {decisions}
-steps = {steps}
-evaluation_episodes = 1
-"""
-
-CONTESTANTS = '''
-"""Agents of the tests, in a module of their own: worker processes import it."""
-
-import os
-import signal
-import time
-
-import numpy as np
-
-
-class Keep:
-    name = "keep"
-
-    def reset(self, spec, seed):
-        self.size = len(spec.hyperparameters.hot)
-
-    def act(self, observation):
-        return np.zeros(self.size, dtype=np.float32)
-
-
-class Wander(Keep):
-    """Random updates, with a memory that must not leak from one member to the next."""
-
-    name = "wander"
-
-    def __init__(self, width=0.3):
-        self.width = width
-
-    def reset(self, spec, seed):
-        super().reset(spec, seed)
-        self.spec, self.seed, self.seen = spec, seed, []
-        self.generator = np.random.default_rng(seed)
-
-    def act(self, observation):
-        assert len(self.seen) == round(self.spec.schema.values(observation)["budget_fraction"] * self.spec.decisions)
-        return self.generator.uniform(-self.width, self.width, self.size).astype(np.float32)
-
-    def observe(self, step):
-        self.seen.append(step)
-
-
-class Slow(Wander):
-    """Takes its time, so that there is some to be killed in."""
-
-    name = "slow"
-
-    def act(self, observation):
-        time.sleep(float(os.environ.get("PAUSE", "0")))
-        return super().act(observation)
-
-
-class FailsOnAcrobot(Keep):
-    name = "fails-on-acrobot"
-
-    def reset(self, spec, seed):
-        super().reset(spec, seed)
-        if spec.task.id == "classic/acrobot":
-            raise RuntimeError("no acrobats")
-
-
-class DiesOnAcrobot(Keep):
-    name = "dies-on-acrobot"
-
-    def reset(self, spec, seed):
-        super().reset(spec, seed)
-        if spec.task.id == "classic/acrobot":
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-class Talks(Keep):
-    """Prints and reads, which must not get into the way of the runner's own messages."""
-
-    name = "talks"
-
-    def act(self, observation):
-        print("x" * 100_000)
-        try:
-            input()
-        except EOFError:
-            pass
-        return super().act(observation)
-
-
-class Together:
-    """A batch agent."""
-
-    name = "together"
-
-    def reset_batch(self, specs, seeds):
-        self.specs, self.seeds, self.steps = specs, seeds, []
-
-    def act_batch(self, observations):
-        return [np.full(len(s.hyperparameters.hot), 0.01 * i, dtype=np.float32) for i, s in enumerate(self.specs)]
-
-    def observe_batch(self, steps):
-        self.steps.append(steps)
-'''
-
-SCRIPT = """
-import sys
-import hpbench
-from hpbench.evaluation.suite import load_suite
-hpbench.run(["contestants:Slow", "contestants:Keep"], load_suite(sys.argv[1]), output=sys.argv[2], processes=2)
-"""
-
-
-def make_suite(tasks: str = '["classic/cartpole"]', seeds: str = "100-101", decisions: int = 2) -> Suite:
-    rows = ROWS.format(tasks=tasks, seeds=seeds, decisions=decisions, steps=512 * decisions)
-    return parse_suite(f'format = 1\nname = "short-v0"\n{rows}', "short.toml")
-
-
-TWO_TASKS = '["classic/cartpole", "classic/acrobot"]'
-CLASSIC = ("cartpole", "acrobot", "pendulum", "mountaincar", "mountaincar-continuous")
-FIVE_TASKS = str([f"classic/{name}" for name in CLASSIC])
-
-
-@pytest.fixture
-def contestants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The module of agents, importable here and in worker processes."""
-    folder = tmp_path / "modules"
-    folder.mkdir()
-    (folder / "contestants.py").write_text(CONTESTANTS)
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.delitem(sys.modules, "contestants", raising=False)
-    module = importlib.import_module("contestants")
-    yield module
-    sys.modules.pop("contestants", None)
-
-
-def run(agents: Any, suite: Suite, output: Path, processes: int = 1, **options: Any) -> Results:
-    return hpbench.run(agents, suite, output=output, processes=processes, progress=False, **options)
-
-
-def bytes_of(output: Path) -> dict[str, bytes]:
-    """All records below a folder, without the costs."""
-    files = [path for path in sorted(output.rglob("*.json")) if not path.name.endswith(records.COSTS_SUFFIX)]
-    return {str(path.relative_to(output)): path.read_bytes() for path in files}
+from hpbench.evaluation.results import load_results, record_path
+from short_runs import CONTESTANTS, TWO_TASKS, make_suite, run
 
 
 def test_a_record_holds_the_whole_trace(contestants: Any, tmp_path: Path) -> None:
@@ -217,17 +58,6 @@ def test_a_trace_replays_in_the_environment(contestants: Any, tmp_path: Path) ->
     assert tuple(digests) == member.digests
     assert tuple(scores) == member.scores
     assert info["hpbench"]["values"] == {name: column[-1] for name, column in member.values.items()}
-
-
-def test_processes_do_not_change_a_byte(contestants: Any, tmp_path: Path) -> None:
-    suite = make_suite(TWO_TASKS)
-    agents = [contestants.Wander(), "contestants:Keep", contestants.Talks()]
-    run(agents[:2], suite, tmp_path / "one", processes=1)
-    results = run(agents, suite, tmp_path / "two", processes=2)
-    assert all(results.is_complete(agent) for agent in ("wander", "keep", "talks"))
-    one, two = bytes_of(tmp_path / "one"), bytes_of(tmp_path / "two")
-    assert len(one) == 5
-    assert one.items() <= two.items()
 
 
 def test_finished_rows_are_not_run_again(contestants: Any, tmp_path: Path) -> None:
@@ -292,88 +122,6 @@ def test_edited_agents_are_run_again(contestants: Any, tmp_path: Path, capsys: p
     assert after.members[0].actions != before.members[0].actions
 
 
-def test_exceptions_come_back_with_row_and_traceback(contestants: Any, tmp_path: Path) -> None:
-    suite = make_suite(TWO_TASKS)
-    with pytest.raises(RunFailed, match="no acrobats") as caught:
-        run([contestants.FailsOnAcrobot(), contestants.Keep()], suite, tmp_path)
-    (failure,) = caught.value.failures
-    assert (failure.agent, failure.row) == ("fails-on-acrobot", "classic/acrobot default")
-    assert "in reset" in failure.reason
-    assert caught.value.results.is_complete("keep")
-    assert len(caught.value.results.rows("fails-on-acrobot")) == 1
-
-
-def test_a_killed_worker_fails_its_row_only(contestants: Any, tmp_path: Path) -> None:
-    suite = make_suite(TWO_TASKS)
-    agents = [contestants.DiesOnAcrobot(), contestants.FailsOnAcrobot(), contestants.Keep()]
-    with pytest.raises(RunFailed) as caught:
-        run(agents, suite, tmp_path, processes=2)
-    reasons = {failure.agent: failure for failure in caught.value.failures}
-    assert set(reasons) == {"dies-on-acrobot", "fails-on-acrobot"}
-    assert "killed by signal 9 (SIGKILL)" in reasons["dies-on-acrobot"].reason
-    assert "no acrobats" in reasons["fails-on-acrobot"].reason
-    assert "contestants.py" in reasons["fails-on-acrobot"].reason
-    assert {failure.row for failure in reasons.values()} == {"classic/acrobot default"}
-    assert len(caught.value.results.records) == 4
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "took too long"
-        time.sleep(0.02)
-
-
-def children_of(pid: int) -> list[int]:
-    files = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for file in files for child in file.read_text().split()]
-
-
-def alive(pid: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="finds worker processes through /proc")
-@pytest.mark.parametrize("ending", ["kill", "interrupt"])
-def test_a_killed_runner_resumes_to_the_same_bytes(contestants: Any, tmp_path: Path, ending: str) -> None:
-    suite = make_suite(FIVE_TASKS, seeds="100-100")
-    (tmp_path / "short.json").write_text(suite.dumps())
-    path = os.pathsep.join([str(tmp_path / "modules"), *sys.path])
-    environment = {**os.environ, "PYTHONPATH": path, "PAUSE": "1.5"}
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "short.json"), str(tmp_path / "cut")]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    folder = tmp_path / "cut" / suite.name
-    wait_for(lambda: len(list(folder.glob("*/*.costs.json"))) >= 2)
-    workers = children_of(process.pid)
-    if ending == "kill":
-        process.kill()
-    else:
-        os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=30)
-    wait_for(lambda: not any(alive(pid) for pid in workers), 10)
-    assert len(workers) == 2
-    if ending == "interrupt":
-        assert "Run the same again to resume" in said
-        assert process.returncode == -signal.SIGINT
-        # One that is killed in the middle of a write may leave the half file behind, under a name that nothing reads.
-        assert list(folder.rglob("*.tmp")) == []
-    else:
-        # As if it had been in the middle of a write.
-        row = next(folder.glob("*/*.costs.json"))
-        (row.parent / f".{row.name}.{platform.node()}-{process.pid}-x.tmp").write_text("{")
-    kept = bytes_of(tmp_path / "cut")
-    assert 1 <= len(kept) - 1 < 10
-    again = run(["contestants:Slow", "contestants:Keep"], suite, tmp_path / "cut")
-    whole = run(["contestants:Slow", "contestants:Keep"], suite, tmp_path / "whole")
-    assert len(again.records) == len(whole.records) == 10
-    assert list(folder.rglob("*.tmp")) == []
-    assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")
-    assert kept.items() <= bytes_of(tmp_path / "whole").items()
-
-
 def test_batch_agents_act_for_all_members_at_once(contestants: Any, tmp_path: Path) -> None:
     agent = contestants.Together()
     (record,) = run(agent, make_suite(), tmp_path).records
@@ -410,19 +158,6 @@ def test_a_diverged_member_ends_alone(contestants: Any, tmp_path: Path, monkeypa
     assert healthy.members[1] == second
 
 
-def test_agents_that_cannot_travel_run_here_or_say_so(
-    contestants: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    agent = contestants.Together()
-    agent.lock = threading.Lock()
-    with pytest.raises(InvalidConfiguration, match=r"'together' cannot be sent to another process.*processes=1"):
-        run(agent, make_suite(TWO_TASKS), tmp_path, processes=2)
-    results = hpbench.run(agent, make_suite(TWO_TASKS), output=tmp_path)
-    assert results.is_complete("together")
-    if len(os.sched_getaffinity(0)) > 1:
-        assert "Using one process" in capsys.readouterr().err
-
-
 def test_agents_of_one_name_do_not_collide(contestants: Any, tmp_path: Path) -> None:
     suite = make_suite()
     results = run([contestants.Wander(0.1), contestants.Wander(0.2)], suite, tmp_path)
@@ -436,28 +171,6 @@ def test_an_agent_is_not_changed_by_being_run(contestants: Any, tmp_path: Path) 
     agent = contestants.Wander()
     run(agent, make_suite(), tmp_path)
     assert vars(agent) == {"width": 0.3}
-
-
-def test_an_own_script_needs_no_main_guard(tmp_path: Path) -> None:
-    """Ten lines, two processes, the class in the script itself."""
-    suite = make_suite(TWO_TASKS, seeds="100-100")
-    (tmp_path / "short.json").write_text(suite.dumps())
-    script = tmp_path / "mine.py"
-    script.write_text(
-        "import hpbench\n"
-        "import numpy as np\n"
-        "class Mine:\n"
-        "    def reset(self, spec, seed):\n"
-        "        self.size = len(spec.hyperparameters.hot)\n"
-        "    def act(self, observation):\n"
-        "        return np.zeros(self.size, dtype=np.float32)\n"
-        f"results = hpbench.run(Mine(), {str(tmp_path / 'short.json')!r}, {str(tmp_path / 'out')!r}, processes=2)\n"
-        "print(results)\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    assert "Mine 2/2 rows" in done.stdout
 
 
 def test_bad_input_is_named(contestants: Any, tmp_path: Path) -> None:

@@ -46,9 +46,6 @@ class Corners:
         image[down : down + 12, right : right + 12] = 255
         self.observation[env] = image.ravel()
 
-    def snippet(self, env: int) -> str:
-        return ""
-
     def close(self) -> None:
         pass
 

@@ -157,8 +157,8 @@ def test_populations_and_the_oracle_stand_beside_the_suite(monkeypatch: pytest.M
     assert page.startswith("## oracle-v0")
     assert [line.split(" | ")[0] for line in page.splitlines()[4:]] == ["| branch-oracle", "| library-default"]
     monkeypatch.setattr(report, "MODEL", "branch-oracle")
-    table = report.unfinished(oracle).splitlines()
-    assert table[0] == "## oracle-v0: 2 of 2 rows, mean meta-score"
+    table = report.by_row(oracle).splitlines()
+    assert table[0] == "## oracle-v0: mean meta-score"
     assert len(table) == 6
     assert table[-1].startswith("| classic/cartpole@test | ppo | default | ")
     assert table[-1].endswith("| - |")  # library-default has not played these rows

@@ -10,8 +10,11 @@ import pytest
 
 from agents.training.architecture import make_model, make_tokenizer
 from agents.training.collect import collect
+from agents.training.held_out import State, read_states
+from agents.training.recipes import SftRecipe, TinyRecipe, read_recipe
 from agents.training.settings import CollectSettings, parse_settings
-from agents.training.tiny import save_model
+from agents.training.tiny import save_model, train_tiny
+from train_runs import TINY
 
 SETTINGS: dict[str, Any] = {
     "seed": 3,
@@ -66,3 +69,21 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = make_tokenizer()
     save_model(make_model("tiny", tokenizer), tokenizer, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    return make_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def tiny(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pretraining run of two steps. Read only."""
+    folder = tmp_path_factory.mktemp("tiny") / "run"
+    train_tiny(read_recipe(TinyRecipe, changes=TINY), collection, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def states(collection: Path) -> list[State]:
+    return read_states(collection, "train", read_recipe(SftRecipe))

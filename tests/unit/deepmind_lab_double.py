@@ -66,7 +66,7 @@ class Lab:
         image[..., 0] = self._seed % 256
         image[..., 1] = self._frames
         image[0, :7, 2] = self._last % 256
-        known = {"RGB_INTERLEAVED": image, "INSTR": "the red hat" if "language" in self.level else ""}
+        known = {"RGB_INTERLEAVED": image}
         return {name: known[name] for name in self.names}
 
     def close(self) -> None:

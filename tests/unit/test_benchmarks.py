@@ -5,11 +5,16 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from hpbench.learners.encoders import EncodedActorCritic, make_encoder
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -94,6 +99,87 @@ def test_language_latency(module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path
     assert all(0.0 < r[f"{side}_p50"] <= r[f"{side}_p95"] for r in results for side in ("after", "before"))
     assert [r["passes"] for r in results[2:4]] == [2, 2]
     assert all(2 < r["passes"] <= 10 for r in results[4:])
+
+
+def test_pettingzoo_speed(module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("pettingzoo.sisl.pursuit", reason='needs pip install "hpbench[pettingzoo]"')
+    pytest.importorskip("mpe2", reason='needs pip install "hpbench[pettingzoo]"')
+    speed = module("pettingzoo_speed")
+    run(speed, monkeypatch, "--out", str(tmp_path / "rates.json"))
+    rows = load(tmp_path / "rates.json")["rows"]
+    assert [row["task"] for row in rows] == [task.id for task in speed.TASKS.values()]
+    for row in rows:
+        assert row["worlds"] == 2
+        assert min(row["ours"], row["pettingzoo"]) > 0
+        assert row["ratio"] == pytest.approx(row["ours"] / row["pettingzoo"], abs=0.05001)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Subjects set how many threads torch has: what comes after them has one again."""
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_procgen_speed(module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("procgen", reason='needs pip install "hpbench[procgen]"')
+    pytest.importorskip("stable_baselines3", reason='needs pip install "hpbench[sb3]"')
+    speed = module("procgen_speed")
+    monkeypatch.setattr(speed.images_native, "suits", speed.images_native.suits)  # a subject changes it for its process
+    run(speed, monkeypatch, "--out", str(tmp_path))
+    document = load(tmp_path / "procgen_speed.json")
+    labels = [f"{kind}, {count} thread{'s' * (count > 1)}" for kind in speed.KINDS for count in (1, 2)]
+    labels.remove("hpbench torch, 2 threads")
+    assert list(document["rates"]) == [*labels, "hpbench, 4 members, 2 threads"]
+    assert all(len(rates) == 1 and rates[0] > 0 for rates in document["rates"].values())
+    for row in document["comparison"]:
+        label = f"hpbench, {row['threads']} thread{'s' * (row['threads'] > 1)}"
+        assert row["steps_per_second"] == document["medians"][label]
+        assert 0.0 < row["share_of_bound"] < 1.0
+    assert "of the bound" in (tmp_path / "procgen_speed.md").read_text(encoding="utf-8")
+    assert not (tmp_path / "procgen_speed_partial.json").exists()
+
+
+def test_operations_of_the_network_are_those_that_torch_counts(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pass to act; in each epoch one forth and one back, which images have no part in."""
+    speed = module("procgen_speed")
+    monkeypatch.setattr(speed.images_native, "suits", lambda sizes, images: False)  # torch cannot look into those
+    networks = EncodedActorCritic.build(make_encoder("impala-small", speed.TASK.observation_size), 15, True)
+    row = networks.initial(torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
+    seen = torch.zeros(1, 1, speed.TASK.observation_size, dtype=torch.uint8)
+    with FlopCounterMode(display=False) as forth:
+        output, value, _ = networks.outputs(row.requires_grad_(), seen)
+    with FlopCounterMode(display=False) as back:
+        (output.sum() + value.sum()).backward()
+    counted = [mode.get_total_flops() for mode in (forth, back)]
+    assert speed.operations() == counted[0] + speed.EPOCHS * sum(counted)
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")),
+    ],
+)
+def test_procgen_gpu(device: str, module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without a GPU, graphs are left out."""
+    pytest.importorskip("procgen", reason='needs pip install "hpbench[procgen]"')
+    run(module("procgen_gpu"), monkeypatch, "--device", device, "--output", str(tmp_path / "rates.json"))
+    document = load(tmp_path / "rates.json")
+    ways = ["written", "graph"] if device == "cuda" else ["written"]
+    for part in ("training", "inference"):
+        assert [(row["way"], row["encoder"]) for row in document[part]] == [(way, "impala-small") for way in ways]
+        assert all(row["per_second"] > 0 for row in document[part])
+    assert [row["halves"] for row in document["simulator"]] == [False, True]
+    assert all(row["steps_per_second"] > 0 for row in document["simulator"])
+    (whole,) = document["whole"]
+    assert (whole["envs"], whole["steps"]) == (4, 8)
+    parts = whole["seconds_of_parts_per_rollout"]
+    assert 0.0 < parts["collect"] + parts["update"] < 1.05 * 32 / whole["steps_per_second"]  # which is rounded
+    assert list(document["transfers"][0]) == ["pageable", "pinned"]
+    assert document["done"]
 
 
 @pytest.mark.slow

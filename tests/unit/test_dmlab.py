@@ -104,7 +104,7 @@ def test_double_settings_are_those_of_training_and_of_evaluation(double: Any, mo
     assert train.config == size
     held_out = {"allowHoldOutLevels": "true", "mixerSeed": str(0x600D5EED), "datasetPath": "/data/brady"}
     assert evaluation.config == size | held_out
-    assert train.names == ["RGB_INTERLEAVED", "INSTR"]
+    assert train.names == ["RGB_INTERLEAVED"]
 
 
 def test_double_actions_are_those_of_impala(double: Any) -> None:
@@ -130,7 +130,6 @@ def test_double_episodes_depend_on_their_seed_only_and_end(double: Any) -> None:
     assert simulator.terminated.tolist() == [True, False]
     assert simulator.reward[0] > 0
     assert not simulator.observation[0].any()
-    assert simulator.snippet(0) == "the episode is over"
     simulator.reset([0], [6])  # the second episode of this copy is the first one of the other
     np.testing.assert_array_equal(simulator.observation[0], simulator.observation[1])
     simulator.close()
@@ -148,13 +147,6 @@ def test_double_saved_episodes_go_on(double: Any) -> None:
         simulator.step(np.array([2]))
     np.testing.assert_array_equal(one.observation, other.observation)
     assert one.reward == other.reward
-
-
-def test_double_instructions_are_in_the_snippet(double: Any) -> None:
-    maker = DMLabMaker("language_select_described_object", "language_select_described_object", 100)
-    simulator = maker.make(1)
-    simulator.reset([0], [5])
-    assert simulator.snippet(0) == "instruction: the red hat"
 
 
 # -- DeepMind Lab itself, where it can be imported

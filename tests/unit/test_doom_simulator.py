@@ -117,7 +117,6 @@ def test_an_observation_is_the_scene_and_the_status() -> None:
     np.testing.assert_array_equal(image[:-STATUS_ROWS], shrink(screen)[:-STATUS_ROWS])
     assert image[:-STATUS_ROWS].std() > 10.0
     assert (image[-STATUS_ROWS:] == (100, 50, 0)).all()
-    assert one.snippet(0) == "health 100 ammo 50 kills 0"
     for _ in range(10):
         one.step(np.array([3]))
     assert 40 <= pixels(one.observation[0])[-1, 0, 1] < 50
@@ -173,7 +172,6 @@ def test_a_game_that_is_over_shows_nothing_until_it_is_reset() -> None:
             break
     assert one.terminated.tolist() == [True, False]
     assert not one.observation[0].any()
-    assert one.snippet(0) == "the episode is over"
     state = one.save(0)
     one.step(np.array([1, 1]))
     assert (one.terminated[0], one.reward[0], one.save(0)) == (True, 0.0, state)

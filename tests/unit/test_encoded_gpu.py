@@ -8,9 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from hpbench import tasks
+from hpbench.errors import InvalidConfiguration
 from hpbench.learners import encoded, encoded_gpu, encoded_graphs
+from hpbench.learners.encoders import EncodedActorCritic
 from hpbench.learners.external import ExternalEnvironments
 from hpbench.learners.ppo import PPO, PPOConfig
 from hpbench.learners.simulator_halves import Halves
@@ -23,9 +26,13 @@ gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 def population(
-    spread: bool, device: str = "cpu", seeds: tuple[int, ...] = (3, 4), task: Task = TASKS["fruitbot"]
+    spread: bool,
+    device: str = "cpu",
+    seeds: tuple[int, ...] = (3, 4),
+    task: Task = TASKS["fruitbot"],
+    config: PPOConfig = CONFIG,
 ) -> PPO:
-    made = PPO(task, seeds, CONFIG, dict(PUBLISHED.values), device=device)
+    made = PPO(task, seeds, config, dict(PUBLISHED.values), device=device)
     if spread:
         assert isinstance(made.environments, ExternalEnvironments)
         made.settle()
@@ -101,6 +108,33 @@ def test_recorded_optimiser_steps_are_those_of_the_learner(monkeypatch: pytest.M
         assert torch.equal(recorded.state[name], expected), name
     for name, tensor in encoded_graphs._recorded[recorded].static.items():
         assert recorded.state[name] is not tensor
+
+
+def test_what_is_recorded_is_compiled_if_the_configuration_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def noted(networks: EncodedActorCritic, parameters: Tensor, observation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Stands for the compiled pass."""
+        seen.append(observation.shape[1])
+        return EncodedActorCritic.outputs(networks, parameters, observation)
+
+    monkeypatch.setattr(encoded_graphs, "record_graph", replayed)
+    monkeypatch.setattr(encoded_graphs, "suits", lambda _: True)
+    monkeypatch.setattr(encoded_graphs, "_compiled_outputs", lambda: noted)
+    plain = population(spread=True, seeds=(3,))
+    plain.train(1)
+    assert seen == []
+    compiled = population(spread=True, seeds=(3,), config=replace(CONFIG, compile=True))
+    compiled.train(1)
+    assert set(seen) == {2, 6}  # half of the copies; a minibatch
+    assert compiled.digests() == plain.digests()
+
+
+def test_networks_that_are_not_recorded_cannot_be_compiled() -> None:
+    with pytest.raises(InvalidConfiguration, match=r"compile=True is for .* not for 'impala-small' with 'cpu'"):
+        population(spread=False, config=replace(CONFIG, compile=True))
+    with pytest.raises(InvalidConfiguration, match=r"compile=True is for .* not for 'mlp' with 'cpu'"):
+        PPO(tasks.make("classic/cartpole"), [0], PPOConfig(compile=True))
 
 
 def different(one: PPO, other: PPO) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import gc
 import pickle
 from collections.abc import Callable, Sequence
@@ -14,130 +13,11 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
-from hpbench.learners import native
-from hpbench.learners.dqn import DQN, DQNConfig
+from drift import Drift, DriftMaker, Make, both, ppo, sac, task
 from hpbench.learners.external import ExternalEnvironments, episode_seeds
-from hpbench.learners.ppo import PPO, PPOConfig
-from hpbench.learners.sac import SAC, SACConfig
 from hpbench.learners.snapshot import Snapshot
-from hpbench.learners.tensor import TensorPopulation
 from hpbench.seeding import Stream
-from hpbench.tasks.base import Anchors, Budget, Task
-from hpbench.tasks.simulator import ExternalDynamics
-
-
-class Drift:
-    """A point that drifts at random and is pushed by actions. A copy's state grows with its episode, as that of
-    simulators does that can only be replayed."""
-
-    def __init__(self, maker: DriftMaker, envs: int, evaluation: bool) -> None:
-        self.maker, self.start = maker, 100.0 if evaluation else 0.0
-        self.observation = np.zeros((envs, 3), dtype=np.float32)
-        self.reward = np.zeros(envs)
-        self.terminated = np.zeros(envs, dtype=np.bool_)
-        self.random: list[Any] = [np.random.default_rng(0) for _ in range(envs)]
-        self.path: list[list[float]] = [[] for _ in range(envs)]
-        self.open = True
-        maker.log.append(("make", evaluation))
-
-    def reset(self, which: Sequence[int], seeds: Sequence[int]) -> None:
-        for env, seed in zip(which, seeds, strict=True):
-            assert 0 <= seed < 2**31
-            self.random[env] = np.random.default_rng(seed)
-            self.path[env] = [self.start + self.random[env].normal()]
-            self._show(env)
-
-    def step(self, actions: NDArray[Any], which: Sequence[int] | None = None) -> None:
-        assert self.open
-        for env in range(len(self.path)) if which is None else which:
-            push = float(actions[env]) if self.maker.discrete else float(actions[env, 0])
-            self.path[env].append(self.path[env][-1] + push + self.random[env].normal())
-            self.reward[env] = 1.0 + push
-            self.terminated[env] = self.random[env].random() < self.maker.hazard
-            self._show(env)
-
-    def _show(self, env: int) -> None:
-        self.observation[env] = self.path[env][-1] / 10.0, len(self.path[env]), self.path[env][0]
-
-    def save(self, env: int) -> bytes:
-        return pickle.dumps((self.random[env], self.path[env]))
-
-    def load(self, env: int, state: bytes) -> None:
-        self.maker.log.append(("load", env))
-        self.random[env], self.path[env] = pickle.loads(state)
-        self._show(env)
-
-    def snippet(self, env: int) -> str:
-        return f"at {self.path[env][-1]:.2f}"
-
-    def close(self) -> None:
-        self.open = False
-        self.maker.log.append(("close", self.start > 0))
-
-
-@dataclass(frozen=True)
-class DriftMaker:
-    discrete: bool = True
-    hazard: float = 0.05
-    state_bytes: int = 20_000
-    in_process: bool = True
-    restarts_itself: bool = False
-
-    log: ClassVar[list[tuple[str, object]]] = []
-
-    def make(self, envs: int, evaluation: bool = False) -> Drift:
-        return Drift(self, envs, evaluation)
-
-
-def task(**maker: Any) -> Task:
-    made = DriftMaker(**maker)
-    return Task(
-        id="probe/drift",
-        observation_size=3,
-        discrete=made.discrete,
-        action_count=2,
-        max_episode_steps=30,
-        anchors=Anchors(0.0, 60.0, "made up"),
-        success_return=None,
-        budgets={"small": Budget(640, 2)},
-        dynamics=ExternalDynamics(),
-        physics=ExternalDynamics.physics,
-        simulator=made,
-    )
-
-
-Make = Callable[..., TensorPopulation]
-
-
-def ppo(seeds: Sequence[int] = range(3), of: Task | None = None, **options: Any) -> TensorPopulation:
-    values = {"update_epochs": 1, "minibatches": 2, **options.pop("values", {})}
-    return PPO(task() if of is None else of, seeds, PPOConfig(num_envs=3, num_steps=16), values, **options)
-
-
-def sac(seeds: Sequence[int] = range(3), of: Task | None = None, **options: Any) -> TensorPopulation:
-    config = SACConfig(num_envs=2, num_steps=16, buffer_size=64, learning_starts=10)
-    return SAC(
-        task(discrete=False) if of is None else of, seeds, config, {"batch_size": 8, "updates_per_step": 0.2}, **options
-    )
-
-
-def dqn(seeds: Sequence[int] = range(3), of: Task | None = None, **options: Any) -> TensorPopulation:
-    config = DQNConfig(num_envs=2, num_steps=16, buffer_size=64, learning_starts=10)
-    return DQN(task() if of is None else of, seeds, config, {"batch_size": 8}, **options)
-
-
-ENGINES = ["torch"] if native.unavailable() else ["native", "torch"]
-both = pytest.mark.parametrize(
-    "make",
-    [
-        pytest.param(functools.partial(make, engine=engine), id=f"{make.__name__}-{engine}")
-        for make in (ppo, sac)
-        for engine in ENGINES
-    ],
-)
-needs_native = pytest.mark.skipif(native.unavailable() is not None, reason=f"native engine: {native.unavailable()}")
 
 
 @pytest.fixture(autouse=True)
@@ -419,78 +299,3 @@ def test_a_simulator_that_restarts_itself_is_only_reset_at_time_limits() -> None
 def test_seeds_have_31_bits_that_all_differ() -> None:
     draws = torch.tensor([[0.0, 0.0], [1.0 - 2.0**-24, 1.0 - 2.0**-24], [2.0**-16, 0.0], [0.0, 2.0**-15]])
     assert episode_seeds(draws).tolist() == [0, 2**31 - 1, 2**15, 1]
-
-
-# -- the native engine
-
-
-@needs_native
-@pytest.mark.parametrize("make", [ppo, sac, dqn])
-@pytest.mark.parametrize("changed", [{}, {"reward_scale": 3.0, "observation_noise": 0.02, "action_delay": 2.0}])
-def test_the_native_engine_does_what_the_torch_engine_does(make: Make, changed: dict[str, float]) -> None:
-    """Ends of episodes are drawn by the simulators, whatever the actions: everything whole must be the same."""
-    of = task(discrete=False) if make is sac else task()
-    of = replace(of, physics={**of.physics, **changed})
-    reference, fast = (make(of=of, engine=engine) for engine in ("torch", "native"))
-    for _ in range(2):
-        expected, found = reference.train(1), fast.train(1)
-        reference.settle()
-        fast.settle()
-        for name, tensor in reference.state.items():
-            if name == "env_simulator" and make is sac:
-                continue  # holds positions that differ in their last bits
-            close = 0.0 if not tensor.dtype.is_floating_point else 2e-3
-            torch.testing.assert_close(
-                fast.state[name], tensor, rtol=close, atol=close, msg=lambda m, n=name: f"{n}: {m}"
-            )
-        for name in ("episodes", "return_mean", "episode_length"):
-            np.testing.assert_allclose(found[name], expected[name], rtol=1e-3)
-    one, two = reference.evaluate(4), fast.evaluate(4)
-    assert np.array_equal(one.lengths, two.lengths)
-    np.testing.assert_allclose(one.returns, two.returns, rtol=1e-3)
-
-
-@needs_native
-@pytest.mark.parametrize("make", [ppo, sac])
-def test_threads_change_nothing(make: Make) -> None:
-    one, two = make(engine="native"), make(engine="native", threads=2)
-    for population in (one, two):
-        population.train(2)
-        population.evaluate(3)
-    assert one.digests() == two.digests()
-
-
-class Broken(Exception):
-    pass
-
-
-class Fragile(Drift):
-    def step(self, actions: NDArray[Any], which: Sequence[int] | None = None) -> None:
-        super().step(actions, which)
-        if len(self.path[0]) > 9:
-            raise Broken
-
-
-@dataclass(frozen=True)
-class FragileMaker(DriftMaker):
-    def make(self, envs: int, evaluation: bool = False) -> Drift:
-        return Fragile(self, envs, evaluation)
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("threads", [1, 2])
-def test_a_simulator_that_fails_is_heard_of(engine: str, threads: int) -> None:
-    fragile = replace(task(), simulator=FragileMaker(hazard=0.0))
-    population = ppo(of=fragile, engine=engine, threads=threads)
-    with pytest.raises(Broken):
-        population.train(1)
-    with pytest.raises(Broken):
-        population.evaluate(2)
-
-
-@needs_native
-def test_the_native_engine_refuses_what_it_cannot_read() -> None:
-    bytes_, encoded = replace(task(), observation_dtype="uint8"), replace(task(), encoder="impala")
-    for of in (bytes_, encoded):
-        assert "flat float32" in str(native.obstacle(of, (64, 64), torch.device("cpu")))
-    assert native.obstacle(task(), (64, 64), torch.device("cpu")) is None

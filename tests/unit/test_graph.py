@@ -80,6 +80,16 @@ def test_masked_work_equals_grouped_work(monkeypatch: pytest.MonkeyPatch, case: 
             )
 
 
+@pytest.mark.parametrize(("case", "task_id"), [("dqn", "classic/cartpole"), ("sac", "classic/pendulum")])
+def test_batches_may_differ_by_any_factor(monkeypatch: pytest.MonkeyPatch, case: str, task_id: str) -> None:
+    """Those whose turn it is not have batches that do not fit into the work."""
+    values = {"batch_size": [8.0, 512.0, 9.0]}
+    reference, (found, _) = population(case, task_id, **values), on_graphs(monkeypatch, case, task_id, **values)
+    expected, metrics = reference.train(2), found.train(2)
+    for name, numbers in expected.items():
+        np.testing.assert_allclose(metrics[name], numbers, rtol=2e-3, atol=1e-4, err_msg=name)
+
+
 @pytest.mark.parametrize(("case", "task_id"), LEARNERS)
 def test_changed_hyperparameters_act_without_new_work(monkeypatch: pytest.MonkeyPatch, case: str, task_id: str) -> None:
     found, graphs = on_graphs(monkeypatch, case, task_id)

@@ -156,20 +156,6 @@ def test_what_an_agent_cannot_choose_is_its_first_choice() -> None:
     assert one.observation[1, 8:11].tolist() == [1.0, 0.0, 0.0]
 
 
-def test_the_text_says_where_everybody_is() -> None:
-    running = start("simple-speaker-listener", 5)
-    running.step(np.array([2, 1]))
-    text = running.snippet(1)
-    assert text.startswith("speaker_0 at ")
-    assert " says 2, listener_0 at " in text
-    assert f"listener_0 should go to {int(running.observation[0, :3].argmax())}" in text
-    x, y = running._worlds.position[0, 1]  # type: ignore[attr-defined]
-    assert f"listener_0 at {x:.2f},{y:.2f}" in text
-    pursuit = start("pursuit", 5).snippet(0)
-    assert pursuit.startswith("30 of 30 evaders left; pursuers at ")
-    assert pursuit.count(",") == 38
-
-
 def test_observations_in_words() -> None:
     running = start("simple-speaker-listener", 5)
     describe = TASKS["simple-speaker-listener"].simulator.describe  # type: ignore[union-attr]

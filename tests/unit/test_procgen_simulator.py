@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hpbench.errors import InvalidConfiguration, MissingExtra, MissingLibrary
 from hpbench.tasks import procgen_simulator
-from hpbench.tasks.procgen_simulator import LEVELS, ProcgenMaker, ProcgenSimulator, describe
+from hpbench.tasks.procgen_simulator import LEVELS, ProcgenMaker, ProcgenSimulator
 
 GAMES = (
     "bigfish", "bossfight", "caveflyer", "chaser", "climber", "coinrun", "dodgeball", "fruitbot",
@@ -171,19 +171,6 @@ def test_makers_are_data() -> None:
     maker = ProcgenMaker("maze", "hard", levels=500)
     assert pickle.loads(pickle.dumps(maker)) == maker
     assert hash(maker) == hash(ProcgenMaker("maze", "hard", levels=500))
-
-
-def test_snippet_says_what_an_image_is_like() -> None:
-    black, half = np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64, 3), np.uint8)
-    half[:, 32:] = (255, 0, 0)
-    assert describe(black.ravel()) == (
-        "image rgb 0.00 0.00 0.00 contrast 0.00 edges 0.000 fields 0.00 0.00 0.00 0.00 0.00 0.00 0.00 0.00 0.00"
-    )
-    assert describe(half.ravel()) == (
-        "image rgb 0.50 0.00 0.00 contrast 0.17 edges 0.005 fields 0.00 0.17 0.33 0.00 0.17 0.33 0.00 0.17 0.33"
-    )
-    simulator = started(ProcgenMaker("coinrun"), [0])
-    assert simulator.snippet(0) == describe(simulator.observation[0])
 
 
 def test_a_missing_package_gives_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:

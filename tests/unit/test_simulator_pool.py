@@ -65,9 +65,6 @@ class Walks:
         self.walks[env], self.generators[env], self.reward[env], self.terminated[env] = pickle.loads(state)
         self._show(env)
 
-    def snippet(self, env: int) -> str:
-        return f"at {self.walks[env][-1]:.0f}, läuft"
-
     def close(self) -> None:
         pass
 
@@ -123,7 +120,6 @@ def test_a_pool_shows_what_stepping_in_process_shows(pool: SimulatorPool, envs: 
     assert trace(there, 30) == trace(here, 30)
     for env in range(envs):
         assert there.save(env) == here.save(env)
-        assert there.snippet(env) == here.snippet(env)
 
 
 def test_evaluation_is_passed_on(pool: SimulatorPool) -> None:
@@ -185,7 +181,7 @@ def test_closed_simulators_leave_the_processes(pool: SimulatorPool) -> None:
     simulator.step(np.zeros(2, dtype=np.int64))
     assert simulator.reward.shape == (2,)
     for worker in pool.workers:
-        worker.send(simulator_pool.SNIPPET, number, pickle.dumps([0]))
+        worker.send(simulator_pool.SAVE, number, pickle.dumps([0]))
         kind, payload = worker.answer(number)
         assert kind != simulator_pool.DONE
         assert "KeyError" in pickle.loads(payload)[1]
@@ -315,7 +311,6 @@ def test_two_simulators_as_halves_show_what_one_shows(pool: SimulatorPool) -> No
     assert trace(halves, 20) == trace(whole, 20)
     saved = halves.save_all([4, 0])
     assert saved == [whole.save(4), whole.save(0)] == [halves.save(4), halves.save(0)]
-    assert halves.snippet(3) == whole.snippet(3)
     for simulator in (whole, halves):
         simulator.load(2, saved[0])
         simulator.step(np.ones(5), [1, 2])
