@@ -83,7 +83,7 @@ class Games(VecEnv):
     def __init__(self, task: Task, envs: int) -> None:
         make = [lambda: make_game(task)] * envs
         # What this returns is copied by the rollout buffer; copied here, too, it would only take longer.
-        self.games = AsyncVectorEnv(make, copy=False, context="forkserver", autoreset_mode=AutoresetMode.SAME_STEP)
+        self.games = AsyncVectorEnv(make, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
         super().__init__(envs, self.games.single_observation_space, self.games.single_action_space)
 
     def reset(self) -> Any:
