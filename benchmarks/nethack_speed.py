@@ -32,18 +32,19 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from harness import RESULTS, Answer, Grid, Worker, serve, thousands, write_results
-from numpy.typing import NDArray
+from nethack_alone import Alone, AloneMaker
 
 from hpbench.learners.glyphs import GLYPHS, PATCH
 from hpbench.learners.ppo import PPO, PPOConfig
 from hpbench.learners.simulator_pool import SimulatorPool
 from hpbench.tasks.nethack import ROLLOUTS, TASKS
 from hpbench.tasks.nethack_layout import CELLS
+from hpbench.tasks.simulator import SimulatorMaker
 
 TASK = TASKS["score"]
 VALUES = TASK.hand_tuned["ppo"].values
@@ -80,44 +81,9 @@ def operations() -> float:
     return forward + int(VALUES["update_epochs"]) * (3.0 * forward - status)
 
 
-class Alone:
-    """A simulator of which every step is a whole rollout with random actions; it restarts what has ended."""
-
-    def __init__(self, running: Any, envs: int, steps: int) -> None:
-        self.running, self.envs, self.seed = running, envs, 0
-        self.actions = np.random.default_rng(0).integers(TASK.action_count, size=(steps, envs))
-        self.observation, self.reward, self.terminated = running.observation, running.reward, running.terminated
-
-    def reset(self, which: Sequence[int], seeds: Sequence[int]) -> None:
-        """Begin new episodes."""
-        self.running.reset(which, seeds)
-        self.seed = max(self.seed, *seeds) + 1
-
-    def step(self, actions: NDArray[Any], which: Sequence[int] | None = None) -> None:
-        """A rollout; the actions given are not used."""
-        for row in self.actions:
-            self.running.step(row)
-            ended = np.flatnonzero(self.running.terminated).tolist()
-            if ended:
-                self.reset(ended, range(self.seed, self.seed + len(ended)))
-
-    def close(self) -> None:
-        """Free the copies."""
-        self.running.close()
-
-
-@dataclass(frozen=True)
-class AloneMaker:
-    """Makes them, of rollouts of that many steps."""
-
-    steps: int
-    state_bytes: ClassVar[int] = 0
-    in_process: ClassVar[bool] = False
-
-    def make(self, envs: int, evaluation: bool = False) -> Alone:
-        """So many copies."""
-        assert TASK.simulator is not None
-        return Alone(TASK.simulator.make(envs), envs, self.steps)
+def maker() -> SimulatorMaker:
+    assert TASK.simulator is not None
+    return TASK.simulator
 
 
 def ours(subject: Subject) -> Train:
@@ -145,7 +111,7 @@ def peer(subject: Subject) -> Train:
 
 
 def simulator(subject: Subject) -> Train:
-    running = SimulatorPool(subject.cores).make(AloneMaker(subject.steps), subject.envs)
+    running = SimulatorPool(subject.cores).make(AloneMaker(maker(), subject.steps), subject.envs)
     running.reset(range(subject.envs), range(subject.envs))
     nothing = np.zeros(subject.envs, dtype=np.int64)
 
@@ -159,8 +125,7 @@ def simulator(subject: Subject) -> Train:
 
 
 def lockstep(subject: Subject) -> Train:
-    assert TASK.simulator is not None
-    running = Alone(SimulatorPool(subject.cores).make(TASK.simulator, subject.envs), subject.envs, subject.steps)
+    running = Alone(SimulatorPool(subject.cores).make(maker(), subject.envs), subject.envs, subject.steps)
     running.reset(range(subject.envs), range(subject.envs))
 
     def train(rollouts: int) -> int:

@@ -115,8 +115,6 @@ def work(descriptor: int, patience: float = 0.0) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = socket.socket(fileno=descriptor)
     channel.set_inheritable(False)  # what a simulator starts must not keep it open when this process dies
-    # A message to the first process must not take the core from its sender, who has one for the next process, too.
-    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     hosted: dict[int, Hosted] = {}
     while True:
         spin(channel, patience)

@@ -156,7 +156,7 @@ def test_mujoco_speed(module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     pytest.importorskip("stable_baselines3", reason='needs pip install "hpbench[sb3]"')
     pytest.importorskip("mujoco", reason='needs pip install "hpbench[mujoco]"')
     speed, out = module("mujoco_speed"), tmp_path / "mujoco_speed.json"
-    arguments = ["--tasks", "invertedpendulum", "--rounds", "1", "--rollouts", "1", "--out", str(out)]
+    arguments = ["--tasks", "inverted-pendulum", "--rounds", "1", "--rollouts", "1", "--out", str(out)]
     monkeypatch.setattr(sys, "argv", ["mujoco_speed", *arguments])
     speed.main()
     (row,) = load(out)["rows"]
