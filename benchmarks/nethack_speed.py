@@ -193,8 +193,8 @@ def comparison(rates: Mapping[str, Sequence[float]], cores: int) -> dict[str, An
     }
 
 
-def write(folder: Path, rates: Mapping[str, Sequence[float]], cores: Sequence[int], show: bool) -> None:
-    """Tables and files of what there is so far."""
+def write(folder: Path, rates: Mapping[str, Sequence[float]], cores: Sequence[int], command: str) -> None:
+    """Tables and files of what there is so far. Without a command: a file of what is not finished."""
     compared = [comparison(rates, count) for count in cores]
     data = {
         "operations_per_step": operations(),
@@ -229,8 +229,8 @@ def write(folder: Path, rates: Mapping[str, Sequence[float]], cores: Sequence[in
         "Stable-Baselines3 with the better number of PyTorch's threads. The load average of the machine is in the "
         "JSON file; the 33 processes of Stable-Baselines3 are part of it."
     )
-    if show:
-        write_results(folder, "nethack_speed", "python benchmarks/nethack_speed.py", data, grids, notes)
+    if command:
+        write_results(folder, "nethack_speed", command, data, grids, notes)
     else:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "nethack_speed_partial.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
@@ -251,6 +251,7 @@ def main() -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: subject.cores])
         serve(answers(subject))
         return
+    command = f"python benchmarks/nethack_speed.py --rounds {options.rounds} --seconds {options.seconds:g}"
     sizes = {}
     if options.quick:
         options.rounds, options.seconds, sizes = 1, 0.01, {"envs": 4, "steps": 8}
@@ -268,7 +269,7 @@ def main() -> None:
             for subject, worker in zip(everyone, workers, strict=True):
                 short = subject.kind in (SIMULATOR, LOCKSTEP, MATRICES)
                 rates[subject.label].append(worker.ask(seconds=options.seconds / (4 if short else 1))["rate"])
-            write(options.out, rates, options.cores, show=number + 1 == options.rounds)
+            write(options.out, rates, options.cores, command if number + 1 == options.rounds else "")
     (options.out / "nethack_speed_partial.json").unlink(missing_ok=True)
 
 
