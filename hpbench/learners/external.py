@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hpbench.errors import InvalidConfiguration
 from hpbench.learners.external_native import Exchanges
-from hpbench.learners.rollout import NOISE, REWARD_SCALE, Environments, Transition, policy_action
+from hpbench.learners.rollout import DELAY, NOISE, REWARD_SCALE, Environments, Transition, policy_action
 from hpbench.learners.simulator_halves import make_parts
 from hpbench.learners.simulator_pool import make_simulator
 from hpbench.seeding import normal_from_uniform
@@ -134,33 +134,47 @@ class ExternalEnvironments(Environments):
         applied = policy_action(self.task, self._delayed(state, physics, action)).cpu().numpy()
         playing = state["env_elapsed"].cpu().numpy() >= 0
         for m in range(len(physics)):
-            which = np.flatnonzero(playing[m]).tolist()
-            if which:
-                self._simulator(m).step(applied[m], None if len(which) == self.envs else which)
+            which = None if playing[m].all() else np.flatnonzero(playing[m]).tolist()
+            if which is None or which:
+                self._simulator(m).step(applied[m], which)
             self.members[m].ahead = True
 
     def finish(self, state: dict[str, Tensor], physics: Tensor, reset: Tensor, noise: Tensor) -> Transition:
         """The second half: wait for the simulators."""
         device, members = physics.device, len(physics)
         observation = self._observed(members, device)
-        reward, terminated = (self._gathered(name, members).to(device) for name in ("reward", "terminated"))
-        length = state["env_elapsed"] + 1
-        total = state["env_return"] + reward
+        # In NumPy: on a few numbers, an operation of PyTorch takes several times as long, and there are many here.
+        reward, terminated = (self._gathered(name, members) for name in ("reward", "terminated"))
+        length = state["env_elapsed"].cpu().numpy() + 1
+        total = state["env_return"].cpu().numpy() + reward
         truncated = (length >= self.task.max_episode_steps) & ~terminated
         done = terminated | truncated
         final = first = self._noised(observation, physics, noise)
-        if self.evaluation:
-            state["env_elapsed"] = torch.where(done, -1 - self.task.max_episode_steps, length)
-        else:
-            waiting = (truncated if self.maker.restarts_itself else done).cpu().numpy()
+        elapsed, running = length, total
+        if done.any():
+            running = np.where(done, 0.0, total)
+            elapsed = np.where(done, -1 - self.task.max_episode_steps if self.evaluation else 0, length)
+            ended = torch.from_numpy(done).to(device)
+            state["env_queue"] = torch.where(ended[..., None, None], 0.0, state["env_queue"])
+        if not self.evaluation:
+            waiting = truncated if self.maker.restarts_itself else done
             if waiting.any():
                 self._restart(waiting, episode_seeds(reset))
                 first = self._noised(self._observed(members, device, again=True), physics, noise)
-            state["env_elapsed"] = torch.where(done, 0, length)
         state["env_observation"] = first
-        state["env_return"] = torch.where(done, 0.0, total)
-        state["env_queue"] = torch.where(done[..., None, None], 0.0, state["env_queue"])
-        return Transition(final, reward * physics[:, REWARD_SCALE, None], terminated, truncated, total, length)
+        arrays = reward, terminated, truncated, total, length, elapsed, running
+        gained, *others, state["env_elapsed"], state["env_return"] = (
+            torch.from_numpy(array).to(device) for array in arrays
+        )
+        return Transition(final, gained * physics[:, REWARD_SCALE, None], *others)
+
+    def _delayed(self, state: dict[str, Tensor], physics: Tensor, action: Tensor) -> Tensor:
+        if bool(physics[:, DELAY].any()):
+            applied = super()._delayed(state, physics, action)
+            state["env_queue"] = state["env_queue"].contiguous()
+            return applied
+        state["env_queue"] = torch.cat((action[..., None, :], state["env_queue"][..., :-1, :]), dim=-2)
+        return action
 
     def _restart(self, waiting: NDArray[np.bool_], seeds: NDArray[np.int64]) -> None:
         for m in np.flatnonzero(waiting.any(axis=1)).tolist():
@@ -178,11 +192,11 @@ class ExternalEnvironments(Environments):
     def _observed(self, members: int, device: torch.device, again: bool = False) -> Tensor:
         """What the simulators show now; ``again``: after restarts amid a step."""
         del again
-        return self._gathered("observation", members).to(device)
+        return torch.from_numpy(self._gathered("observation", members)).to(device)
 
-    def _gathered(self, name: str, members: int) -> Tensor:
-        """An array of all simulators, ``[members, envs, ...]``."""
-        return torch.from_numpy(np.stack([getattr(self._simulator(m), name) for m in range(members)]))
+    def _gathered(self, name: str, members: int) -> NDArray[Any]:
+        """A copy of an array of all simulators, ``[members, envs, ...]``."""
+        return np.stack([getattr(self._simulator(m), name) for m in range(members)])
 
     def _extend(self, members: int) -> None:
         self.members += [Running() for _ in range(members - len(self.members))]

@@ -134,7 +134,7 @@ class Policy:
         else:
             cumulative = torch.softmax(output, dim=-1).cumsum(dim=-1)[..., :-1]
             action = (draws >= cumulative).sum(dim=-1, keepdim=True).float()
-        return action, self.distribution(output, log_std, action)[0]
+        return action, self._log_prob(output, log_std, action)
 
     def distribution(self, output: Tensor, log_std: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities ``[members, batch]`` of the actions, and entropies in nats: ``[members, batch]``, or
@@ -143,9 +143,14 @@ class Policy:
             log_probs = torch.log_softmax(output, dim=-1)
             entropy = -(log_probs.exp() * log_probs).sum(dim=-1)
             return log_probs.gather(-1, action.long()).squeeze(-1), entropy
+        entropy = (log_std + 0.5 * math.log(2.0 * math.pi * math.e)).sum(dim=2)
+        return self._log_prob(output, log_std, action), entropy
+
+    def _log_prob(self, output: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
+        if not self.log_std:
+            return torch.log_softmax(output, dim=-1).gather(-1, action.long()).squeeze(-1)
         z = (action - output) * torch.exp(-log_std)
-        log_prob = (-0.5 * z.square() - log_std - 0.5 * math.log(2.0 * math.pi)).sum(dim=-1)
-        return log_prob, (log_std + 0.5 * math.log(2.0 * math.pi * math.e)).sum(dim=2)
+        return (-0.5 * z.square() - log_std - 0.5 * math.log(2.0 * math.pi)).sum(dim=-1)
 
 
 @dataclass(frozen=True)

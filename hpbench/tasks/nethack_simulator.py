@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,7 @@ from hpbench.tasks.nethack_layout import (
     STATUS_START,
     describe,
 )
-from hpbench.tasks.replay import ReplayMaker, ReplaySimulator
+from hpbench.tasks.replay import Replay, ReplayMaker
 
 CLASSES = {
     "score": "NetHackScore",
@@ -61,7 +61,7 @@ ACTIONS = 23
 DISPLAY = 0x5DEECE66D
 """Flips bits of a seed: the game's second generator, for what is only shown, starts elsewhere than the first."""
 
-_ROWS, _COLUMNS = 21, 79
+_MAP = (21, 79)
 _INDICES = np.array([status.place for status in STATUS.values()])
 _BITS = 1 << np.arange(len(CONDITIONS))
 _INT16 = np.iinfo(np.int16)
@@ -85,7 +85,7 @@ class NetHackMaker(ReplayMaker):
         """What a flat observation shows: the message line and the status line."""
         return describe(observation)
 
-    def make(self, envs: int, evaluation: bool = False) -> ReplaySimulator:
+    def make(self, envs: int, evaluation: bool = False) -> NetHackSimulator:
         """Copies of the game. Observations are int16 ``[envs, OBSERVATION_SIZE]`` as laid out in
         :mod:`hpbench.tasks.nethack_layout`; actions are indices below :data:`ACTIONS`. Every seed is a dungeon of its
         own, so there are no levels kept for evaluation.
@@ -101,7 +101,43 @@ class NetHackMaker(ReplayMaker):
         except ImportError as error:
             raise MissingExtra("nle", "nethack") from error
         task = getattr(tasks, CLASSES[self.name])
-        return ReplaySimulator([_Game(task) for _ in range(envs)], OBSERVATION_SIZE, np.int16)
+        return NetHackSimulator([_Game(task) for _ in range(envs)])
+
+
+class NetHackSimulator(Replay):
+    """Copies of the game whose buffers lie side by side, so that one pass of NumPy makes all the observations: game by
+    game, they took as long as the games themselves.
+
+    Attributes:
+        buffers: by NLE's names of observations, ``[envs, ...]``: the games write what they show there.
+    """
+
+    def __init__(self, games: Sequence[_Game]) -> None:
+        super().__init__(games, OBSERVATION_SIZE, np.int16)
+        envs = len(games)
+        self.buffers = {
+            key: np.zeros((envs, *buffer.shape), dtype=buffer.dtype) for key, buffer in games[0].buffers.items()
+        }
+        for env, game in enumerate(games):
+            game.use({key: buffer[env] for key, buffer in self.buffers.items()})
+        rows, columns = (size + around - 1 for size, around in zip(_MAP, CROP, strict=True))
+        self._map = np.full((envs, rows, columns), OUTSIDE, dtype=np.int16)
+        top, left = CROP[0] // 2, CROP[1] // 2
+        self._inside = self._map[:, top : top + _MAP[0], left : left + _MAP[1]]
+        self._corners = np.arange(envs) * rows * columns
+        self._crop = (np.arange(CROP[0])[:, None] * columns + np.arange(CROP[1])).reshape(-1)
+
+    def _show(self, which: Sequence[int]) -> None:
+        chosen = slice(None) if len(which) == len(self.games) else list(which)
+        status = self.buffers["blstats"][chosen]
+        self._inside[chosen] = self.buffers["glyphs"][chosen]
+        corners = self._corners[chosen] + status[:, 1] * self._map.shape[2] + status[:, 0]
+        shown = np.empty((len(status), OBSERVATION_SIZE), dtype=np.int16)
+        shown[:, :CELLS] = self._map.reshape(-1)[corners[:, None] + self._crop]
+        shown[:, STATUS_START:CONDITIONS_START] = status[:, _INDICES].clip(_INT16.min, _INT16.max)
+        shown[:, CONDITIONS_START:MESSAGE_START] = (status[:, CONDITION_INDEX, None] & _BITS) != 0
+        shown[:, MESSAGE_START:] = self.buffers["message"][chosen, :MESSAGE]
+        self.observation[chosen] = shown
 
 
 class _Game:
@@ -116,27 +152,39 @@ class _Game:
             observation_keys=("glyphs", "blstats", "message"),
             fix_moon_phase=True,
         )
-        self._map = np.full((_ROWS + CROP[0] - 1, _COLUMNS + CROP[1] - 1), OUTSIDE, dtype=np.int16)
-        top, left = CROP[0] // 2, CROP[1] // 2
-        self._inside = self._map[top : top + _ROWS, left : left + _COLUMNS]
+        self._before: list[NDArray[Any] | None] = [None] * len(self.buffers)
+
+    @property
+    def buffers(self) -> dict[str, NDArray[Any]]:
+        """Where the game writes what it shows."""
+        buffers: dict[str, NDArray[Any]] = self.env.nethack._obs_buffers
+        return buffers
+
+    def use(self, buffers: Mapping[str, NDArray[Any]]) -> None:
+        """Give it others, before its first episode begins."""
+        game = self.env.nethack
+        self.buffers.update(buffers)
+        game._pynethack.set_buffers(**buffers)
+        game._obs = tuple(buffers[key] for key in self.env._observation_keys)
 
     def begin(self, seed: int) -> None:
         self.env.seed(core=seed, disp=seed ^ DISPLAY, reseed=False)
-        self.shown, _ = self.env.reset()
+        self.env.reset()
         _set_birthday(self.env.nethack.dlpath, seed)
 
     def act(self, action: int) -> tuple[float, bool]:
-        self.shown, reward, over, _, _ = self.env.step(action)
-        return reward, over
-
-    def write(self, row: NDArray[Any]) -> None:
-        status, message = self.shown["blstats"], self.shown["message"]
-        column, line = int(status[0]), int(status[1])
-        self._inside[:] = self.shown["glyphs"]
-        row[:CELLS] = self._map[line : line + CROP[0], column : column + CROP[1]].reshape(-1)
-        row[STATUS_START:CONDITIONS_START] = np.clip(status[_INDICES], _INT16.min, _INT16.max)
-        row[CONDITIONS_START:MESSAGE_START] = (status[CONDITION_INDEX] & _BITS) != 0
-        row[MESSAGE_START:] = message[:MESSAGE]
+        """``step`` of ``nle.env.base.NLE`` without what nobody reads here, which takes as long as the game: copies of
+        all that was shown before, the time limit, dictionaries of observations and of information."""
+        env, before = self.env, self._before
+        for index in (env._blstats_index, env._internal_index):  # what rewards compare with
+            before[index] = env.last_observation[index].copy()
+        shown, over = env.nethack.step(env.actions[action])
+        shown, over = env._perform_known_steps(shown, over)
+        status = over or env._is_episode_end(shown)
+        reward = float(env._reward_fn(before, action, shown, env.StepStatus(status)))
+        if status and not over:
+            env._quit_game(shown, over)
+        return reward, bool(status)
 
     def close(self) -> None:
         self.env.close()

@@ -7,6 +7,7 @@ byte an action, and loading plays them again; a copy that is on the way already 
 from __future__ import annotations
 
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -29,12 +30,16 @@ class Game(Protocol):
         """One step with one of at most 256 actions: the reward, and whether the episode has ended."""
         ...
 
-    def write(self, row: NDArray[Any]) -> None:
-        """Write what is seen now into a flat observation."""
-        ...
-
     def close(self) -> None:
         """Free what the game holds. It can be called twice."""
+        ...
+
+
+class ShownGame(Game, Protocol):
+    """A game that shows what it is like."""
+
+    def write(self, row: NDArray[Any]) -> None:
+        """Write what is seen now into a flat observation."""
         ...
 
 
@@ -58,8 +63,8 @@ class ReplayMaker:
         return replay_bytes(self.max_steps)
 
 
-class ReplaySimulator:
-    """Copies of a game: see :class:`hpbench.tasks.simulator.Simulator`.
+class Replay(ABC):
+    """Copies of a game: a :class:`hpbench.tasks.simulator.Simulator` but for what they show.
 
     A copy whose episode is over stays as it is, with reward 0, until it is reset.
 
@@ -82,13 +87,14 @@ class ReplaySimulator:
         """Begin new episodes in those copies."""
         for env, seed in zip(which, seeds, strict=True):
             self._begin(env, int(seed))
-            self.games[env].write(self.observation[env])
+        self._show(which)
 
     def step(self, actions: NDArray[Any], which: Sequence[int] | None = None) -> None:
         """One step of all copies or of those; ``actions`` are indices int64 ``[envs]``."""
-        for env in range(len(self.games)) if which is None else which:
+        which = range(len(self.games)) if which is None else which
+        for env in which:
             self._act(env, int(actions[env]))
-            self.games[env].write(self.observation[env])
+        self._show(which)
 
     def save(self, env: int) -> bytes:
         """The seed of the episode and its actions."""
@@ -107,12 +113,16 @@ class ReplaySimulator:
             self._begin(env, seed)
         for action in actions[len(played) :]:
             self._act(env, action)
-        self.games[env].write(self.observation[env])
+        self._show([env])
 
     def close(self) -> None:
         """Free the copies."""
         for game in self.games:
             game.close()
+
+    @abstractmethod
+    def _show(self, which: Sequence[int]) -> None:
+        """Write what those copies show into the observations."""
 
     def _begin(self, env: int, seed: int) -> None:
         self.games[env].begin(seed)
@@ -126,3 +136,15 @@ class ReplaySimulator:
             return
         self.reward[env], self.terminated[env] = self.games[env].act(action)
         self._actions[env].append(action)
+
+
+class ReplaySimulator(Replay):
+    """Copies of a game that are shown one by one. Arguments as of :class:`Replay`."""
+
+    def __init__(self, games: Sequence[ShownGame], observation_size: int, dtype: DTypeLike) -> None:
+        super().__init__(games, observation_size, dtype)
+        self._shown = list(games)
+
+    def _show(self, which: Sequence[int]) -> None:
+        for env in which:
+            self._shown[env].write(self.observation[env])

@@ -207,6 +207,68 @@ def test_learning_parity(module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert asked == [("sb3", [0, 1, 2]), ("torch", [0, 1, 2])]  # the second run found all curves on the disk
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_nethack_speed(module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("stable_baselines3", reason='needs pip install "hpbench[sb3]"')
+    pytest.importorskip("nle", reason='needs pip install "hpbench[nethack]"')
+    speed = module("nethack_speed")
+    run(speed, monkeypatch, "--cores", "2", "--out", str(tmp_path))
+    measured = load(tmp_path / "nethack_speed.json")
+    assert list(measured["rates"]) == [
+        f"{kind}, 2 cores" for kind in ("hpbench", "stable-baselines3", "simulator", "lockstep", "matrix")
+    ] + ["stable-baselines3, 2 cores, 2 threads"]
+    assert all(rate > 0 for rates in measured["rates"].values() for rate in rates)
+    (row,) = measured["comparison"]
+    rates = {label: rates[0] for label, rates in measured["rates"].items()}
+    bound = 1 / (1 / rates["simulator, 2 cores"] + measured["operations_per_step"] / rates["matrix, 2 cores"])
+    assert row["share_of_bound"] == pytest.approx(rates["hpbench, 2 cores"] / bound, abs=1e-3)
+    assert "of the bound" in (tmp_path / "nethack_speed.md").read_text(encoding="utf-8")
+    assert not (tmp_path / "nethack_speed_partial.json").exists()
+
+
+@pytest.mark.slow
+def test_mujoco_speed(module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("stable_baselines3", reason='needs pip install "hpbench[sb3]"')
+    pytest.importorskip("mujoco", reason='needs pip install "hpbench[mujoco]"')
+    speed, out = module("mujoco_speed"), tmp_path / "mujoco_speed.json"
+    arguments = ["--tasks", "inverted-pendulum", "--rounds", "1", "--rollouts", "1", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["mujoco_speed", *arguments])
+    speed.main()
+    (row,) = load(out)["rows"]
+    rates = row["steps_per_second"]
+    assert min(rates.values()) > 0
+    bound = 1 / (1 / rates["simulator alone"] + row["operations_per_step"] / row["matrix_operations_per_second"])
+    assert row["bound"] == pytest.approx(bound, rel=1e-2)
+    assert row["share_of_bound"] == pytest.approx(rates["hpbench native"] / bound, rel=1e-2)
+    # 4 numbers in, 64, 64, and 1 out, for actor and critic; ten epochs, without the gradients of what comes in.
+    forward = 2 * 2 * (4 * 64 + 64 * 64 + 64)
+    assert row["operations_per_step"] == forward + 10 * (3 * forward - 2 * 2 * 4 * 64)
+
+
+def test_the_peer_on_nethack_reads_what_we_read(module: Any) -> None:
+    pytest.importorskip("stable_baselines3", reason='needs pip install "hpbench[sb3]"')
+    pytest.importorskip("nle", reason='needs pip install "hpbench[nethack]"')
+    torch = pytest.importorskip("torch")
+    from hpbench.learners.glyphs import GLYPHS
+    from hpbench.tasks.nethack_simulator import NetHackMaker
+
+    simulator = NetHackMaker("score", 300).make(6)
+    simulator.reset(range(6), range(6))
+    for actions in np.random.default_rng(0).integers(23, size=(150, 6)):
+        simulator.step(actions)
+    features = module("nethack_peer").Features(None)
+    layers = (features.patches, features.status, features.message, features.all)
+    pieces = [features.glyphs, features.letters, *(part for each in layers for part in (each.weight.T, each.bias))]
+    assert [tuple(piece.shape) for piece in pieces] == GLYPHS.shapes
+    with torch.no_grad():
+        row = [piece.reshape(-1) for piece in pieces]
+        ours = GLYPHS.encode(row, torch.from_numpy(simulator.observation))
+        seen = {key: torch.from_numpy(simulator.buffers[key]).float() for key in ("glyphs", "blstats", "message")}
+        torch.testing.assert_close(features(seen), ours)
+    simulator.close()
+
+
 WORKER_SCRIPT = """
 import os, sys
 sys.path.insert(0, {folder!r})

@@ -25,8 +25,7 @@ from hpbench.tasks.nethack_layout import (
     STATUS,
     STATUS_START,
 )
-from hpbench.tasks.nethack_simulator import ACTIONS, CLASSES, PENALTY, NetHackMaker
-from hpbench.tasks.replay import ReplaySimulator
+from hpbench.tasks.nethack_simulator import ACTIONS, CLASSES, PENALTY, NetHackMaker, NetHackSimulator
 
 nle_tasks = pytest.importorskip("nle.env.tasks", reason='needs pip install "hpbench[nethack]"')
 
@@ -37,7 +36,7 @@ def plan(seed: int, steps: int = LIMIT) -> NDArray[np.int64]:
     return np.random.default_rng(seed).integers(ACTIONS, size=steps)
 
 
-def simulator(task: str = "score", seeds: Sequence[int] = (0,)) -> ReplaySimulator:
+def simulator(task: str = "score", seeds: Sequence[int] = (0,)) -> NetHackSimulator:
     made = NetHackMaker(task, LIMIT).make(len(seeds))
     made.reset(range(len(seeds)), seeds)
     return made
@@ -52,18 +51,21 @@ def record(one: Any, actions: NDArray[np.int64], env: int = 0) -> list[tuple[byt
     return shown
 
 
-@pytest.mark.parametrize("task", CLASSES)
-def test_steps_are_those_of_nle(task: str) -> None:
-    ours = simulator(task, [11])
+@pytest.mark.parametrize(
+    ("task", "seed", "ends"),
+    [(task, seed, seed == 14) for task in CLASSES for seed in (11, 14)] + [("staircase", 0, True)],  # a goal
+)
+def test_steps_are_those_of_nle(task: str, seed: int, ends: bool) -> None:
+    ours = simulator(task, [seed])
     # What is observed changes the game: NLE's default keys have screen descriptions, for which it looks at things.
     keys = ("glyphs", "blstats", "message")
     options = {"fix_moon_phase": True, "max_episode_steps": 10**6, "observation_keys": keys}
     theirs = getattr(nle_tasks, CLASSES[task])(penalty_step=PENALTY, **options)
-    theirs.seed(core=11, disp=11 ^ 0x5DEECE66D, reseed=False)
+    theirs.seed(core=seed, disp=seed ^ 0x5DEECE66D, reseed=False)
     shown, _ = theirs.reset()
     assert theirs.action_space.n == ACTIONS
     assert theirs.observation_space["glyphs"].high.max() == GLYPHS
-    for action in plan(11):
+    for action in plan(seed, LIMIT if seed else 20_000):
         column, row = (int(value) for value in shown["blstats"][:2])
         crop = ours.observation[0, :CELLS].reshape(CROP)
         assert crop[CROP[0] // 2, CROP[1] // 2] == shown["glyphs"][row, column]
@@ -71,8 +73,10 @@ def test_steps_are_those_of_nle(task: str) -> None:
         ours.step(np.array([action]))
         shown, reward, over, _, _ = theirs.step(action)
         assert (ours.reward[0], ours.terminated[0]) == (reward, over)
+        np.testing.assert_array_equal(ours.buffers["message"][0], shown["message"])
         if over:
             break
+    assert over == ends  # the end of a game, too, is NLE's
     ours.close()
     theirs.close()
 
@@ -81,7 +85,7 @@ def test_observations_are_what_the_layout_says() -> None:
     one = simulator(seeds=[5])
     assert one.observation.shape == (1, OBSERVATION_SIZE)
     assert one.observation.dtype == np.int16
-    shown = one.games[0].shown
+    shown = {key: buffer[0] for key, buffer in one.buffers.items()}
     column, row = (int(value) for value in shown["blstats"][:2])
     crop = one.observation[0, :CELLS].reshape(CROP)
     for y in range(CROP[0]):
