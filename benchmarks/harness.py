@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
+MATRIX = 1024
 PACKAGES = ("torch", "numpy", "gymnasium", "stable-baselines3")
 
 
@@ -108,12 +110,42 @@ class Worker:
 
 Answer = Callable[[dict[str, Any]], Mapping[str, Any]]
 """From a request to its answer, both plain JSON values."""
+Train = Callable[[int], int]
+"""Do that many rounds of work; how many steps, or operations, that was."""
 
 
 def serve(answer: Answer) -> None:
     """The worker's side: answer requests until standard input ends."""
     for line in sys.stdin:
         print(json.dumps(dict(answer(json.loads(line)))), flush=True)
+
+
+def timed(train: Train) -> Answer:
+    """Asked for ``seconds``, works for at least as long, and answers with its ``rate``; it has worked once before."""
+    train(1)
+
+    def answer(request: dict[str, Any]) -> Mapping[str, Any]:
+        begin, done = time.perf_counter(), 0
+        while time.perf_counter() - begin < request["seconds"] or not done:
+            done += train(1)
+        return {"rate": done / (time.perf_counter() - begin)}
+
+    return answer
+
+
+def matrices(threads: int) -> Train:
+    """Products of matrices, one for each rollout; it counts their floating-point operations."""
+    import torch
+
+    torch.set_num_threads(threads)
+    one, two = torch.rand(2, MATRIX, MATRIX).unbind()
+
+    def train(rollouts: int) -> int:
+        for _ in range(rollouts):
+            torch.mm(one, two)
+        return rollouts * 2 * MATRIX**3
+
+    return train
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import numpy as np
 import stable_baselines3
 import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from peer_games import PeerGames
+from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -77,7 +78,7 @@ class Features(nn.Module):
         return glyphs.flatten(1).gather(1, places).long().where(inside.flatten(1), OUTSIDE)
 
 
-class Games(VecEnv):
+class Games(PeerGames):
     """The vector environment as Stable-Baselines3 wants it."""
 
     def __init__(self, task: Task, envs: int) -> None:
@@ -103,18 +104,6 @@ class Games(VecEnv):
 
     def close(self) -> None:
         self.games.close()
-
-    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        return [None] * self.num_envs
-
-    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        pass
-
-    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        return [None] * self.num_envs
-
-    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
-        return [False] * self.num_envs
 
 
 def make_peer(task: Task, envs: int, steps: int, threads: int) -> Any:

@@ -27,7 +27,6 @@ import json
 import math
 import os
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -36,7 +35,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import RESULTS, Answer, Grid, Worker, serve, thousands, write_results
+from harness import RESULTS, Answer, Grid, Train, Worker, matrices, serve, thousands, timed, write_results
 from nethack_alone import Alone, AloneMaker
 
 from hpbench.learners.glyphs import GLYPHS, PATCH
@@ -48,10 +47,7 @@ from hpbench.tasks.simulator import SimulatorMaker
 
 TASK = TASKS["score"]
 VALUES = TASK.hand_tuned["ppo"].values
-MATRIX = 1024
 PEER, OURS, SIMULATOR, LOCKSTEP, MATRICES = "stable-baselines3", "hpbench", "simulator", "lockstep", "matrix"
-Train = Callable[[int], int]
-"""Do that many rounds of work; how many steps, or operations, that was."""
 
 
 @dataclass(frozen=True)
@@ -136,39 +132,18 @@ def lockstep(subject: Subject) -> Train:
     return train
 
 
-def matrices(subject: Subject) -> Train:
-    torch.set_num_threads(subject.cores)
-    one, two = torch.rand(2, MATRIX, MATRIX).unbind()
-
-    def train(rollouts: int) -> int:
-        for _ in range(rollouts):
-            torch.mm(one, two)
-        return rollouts * 2 * MATRIX**3
-
-    return train
-
-
 KINDS: Mapping[str, Callable[[Subject], Train]] = {
     OURS: ours,
     PEER: peer,
     SIMULATOR: simulator,
     LOCKSTEP: lockstep,
-    MATRICES: matrices,
+    MATRICES: lambda subject: matrices(subject.cores),
 }
 
 
 def answers(subject: Subject) -> Answer:
     """Builds the subject; what comes back works as asked."""
-    train = KINDS[subject.kind](subject)
-    train(1)
-
-    def answer(request: dict[str, Any]) -> Mapping[str, Any]:
-        begin, done = time.perf_counter(), 0
-        while time.perf_counter() - begin < request["seconds"] or not done:
-            done += train(1)
-        return {"rate": done / (time.perf_counter() - begin)}
-
-    return answer
+    return timed(KINDS[subject.kind](subject))
 
 
 def comparison(rates: Mapping[str, Sequence[float]], cores: int) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import numpy as np
 import stable_baselines3
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from peer_games import PeerGames
+from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -52,7 +53,7 @@ class Features(nn.Module):
         return torch.relu(self.dense(torch.relu(x).flatten(1)))
 
 
-class Games(VecEnv):
+class Games(PeerGames):
     """The simulator as Stable-Baselines3 wants it."""
 
     def __init__(self, task: Task, envs: int, threads: int) -> None:
@@ -75,18 +76,6 @@ class Games(VecEnv):
 
     def close(self) -> None:
         self.running.close()
-
-    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        return [None] * self.num_envs
-
-    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        pass
-
-    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        return [None] * self.num_envs
-
-    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
-        return [False] * self.num_envs
 
 
 def make_peer(task: Task, envs: int, steps: int, threads: int) -> Any:

@@ -23,7 +23,6 @@ import json
 import math
 import os
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -32,7 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import RESULTS, Answer, Grid, Worker, serve, thousands, write_results
+from harness import RESULTS, Answer, Grid, Train, Worker, matrices, serve, thousands, timed, write_results
 
 from hpbench.learners import images_native
 from hpbench.learners.impala import IMPALA_SMALL
@@ -41,10 +40,7 @@ from hpbench.tasks.procgen import PUBLISHED, TASKS
 
 TASK = TASKS["coinrun"]
 EPOCHS, MINIBATCHES = int(PUBLISHED.values["update_epochs"]), int(PUBLISHED.values["minibatches"])
-MATRIX = 1024
 PEER, OURS, OURS_IN_TORCH, SIMULATOR, MATRICES = "stable-baselines3", "hpbench", "hpbench torch", "simulator", "matrix"
-Train = Callable[[int], int]
-"""Do that many rounds of work; how many steps, or operations, that was."""
 
 
 @dataclass(frozen=True)
@@ -120,40 +116,18 @@ def simulator(subject: Subject) -> Train:
     return train
 
 
-def matrices(subject: Subject) -> Train:
-    torch.set_num_threads(subject.threads)
-    one, two = torch.rand(2, MATRIX, MATRIX).unbind()
-
-    def train(rollouts: int) -> int:
-        for _ in range(rollouts):
-            torch.mm(one, two)
-        return rollouts * 2 * MATRIX**3
-
-    return train
-
-
 KINDS: Mapping[str, Callable[[Subject], Train]] = {
     OURS: ours,
     PEER: peer,
     SIMULATOR: simulator,
-    MATRICES: matrices,
+    MATRICES: lambda subject: matrices(subject.threads),
     OURS_IN_TORCH: ours,
 }
 
 
 def answers(subject: Subject) -> Answer:
     """Builds the subject; what comes back works as asked."""
-    train = KINDS[subject.kind](subject)
-    train(1)
-
-    def answer(request: dict[str, Any]) -> Mapping[str, Any]:
-        begin, done, rollouts = time.perf_counter(), 0, 0
-        while time.perf_counter() - begin < request["seconds"] or not rollouts:
-            done += train(1)
-            rollouts += 1
-        return {"rate": done / (time.perf_counter() - begin)}
-
-    return answer
+    return timed(KINDS[subject.kind](subject))
 
 
 def comparison(rates: Mapping[str, Sequence[float]], threads: int) -> dict[str, Any]:
