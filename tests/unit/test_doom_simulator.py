@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -28,6 +27,7 @@ from hpbench.tasks.doom_simulator import (
     shrink,
 )
 from hpbench.tasks.replay import ReplaySimulator
+from replayed import record
 
 vizdoom = pytest.importorskip("vizdoom", reason='needs pip install "hpbench[doom]"')
 
@@ -42,15 +42,6 @@ def simulator(scenario: str = "defend_the_center", seeds: Sequence[int] = (0,)) 
     made = DoomMaker(scenario, LIMIT).make(len(seeds))
     made.reset(range(len(seeds)), seeds)
     return made
-
-
-def record(one: Any, actions: NDArray[np.int64], env: int = 0) -> list[tuple[bytes, float, bool]]:
-    """All that a copy shows on the way."""
-    shown = []
-    for action in actions:
-        one.step(np.full(len(one.reward), action), [env])
-        shown.append((one.observation[env].tobytes(), float(one.reward[env]), bool(one.terminated[env])))
-    return shown
 
 
 def pixels(row: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -19,6 +18,7 @@ from hpbench.learners.ppo import PPO, PPOConfig
 from hpbench.tasks.base import Task
 from hpbench.tasks.doom import ROLLOUTS, SCENARIOS, TASKS
 from hpbench.tasks.doom_simulator import BUTTONS, LIMITS, DoomMaker
+from replayed import check_copies
 
 MEASURED = Path(__file__).parents[2] / "examples" / "results" / "doom_anchors.json"
 CONFIG = PPOConfig(num_envs=4, num_steps=16, normalize_reward=True)
@@ -126,17 +126,7 @@ def test_ppo_trains_and_members_do_not_depend_on_their_company(task: Task) -> No
 
 
 def test_forks_and_copies_go_on_as_the_original(task: Task) -> None:
-    population = PPO(task, [3, 4], CONFIG, values=VALUES)
-    population.train(1)
-    fork, copied, snapshot = population.fork([1]), copy.deepcopy(population), population.snapshot()
-    population.evaluate(1)  # has simulators of its own
-    fork.train(1)
-    population.restore(snapshot)
-    population.train(1)
-    copied.train(1)
-    assert copied.digests() == population.digests()
-    assert fork.digests()[0] == population.digests()[1]
-    assert fork.digests()[0] != population.digests()[0]
+    check_copies(PPO(task, [3, 4], CONFIG, values=VALUES))
 
 
 def test_agents_read_the_status_in_words() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +25,7 @@ from hpbench.tasks.nethack_layout import (
     STATUS_START,
 )
 from hpbench.tasks.nethack_simulator import ACTIONS, CLASSES, PENALTY, NetHackMaker, NetHackSimulator
+from replayed import record
 
 nle_tasks = pytest.importorskip("nle.env.tasks", reason='needs pip install "hpbench[nethack]"')
 
@@ -40,15 +40,6 @@ def simulator(task: str = "score", seeds: Sequence[int] = (0,)) -> NetHackSimula
     made = NetHackMaker(task, LIMIT).make(len(seeds))
     made.reset(range(len(seeds)), seeds)
     return made
-
-
-def record(one: Any, actions: NDArray[np.int64], env: int = 0) -> list[tuple[bytes, float, bool]]:
-    """All that a copy shows on the way."""
-    shown = []
-    for action in actions:
-        one.step(np.full(len(one.reward), action), [env])
-        shown.append((one.observation[env].tobytes(), float(one.reward[env]), bool(one.terminated[env])))
-    return shown
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -16,6 +15,7 @@ from hpbench.tasks.base import Task
 from hpbench.tasks.nethack import GOAL_RETURN, ROLLOUTS, TASKS
 from hpbench.tasks.nethack_layout import OBSERVATION_SIZE
 from hpbench.tasks.nethack_simulator import CLASSES, PENALTY, NetHackMaker
+from replayed import check_copies
 
 MEASURED = Path(__file__).parents[2] / "examples" / "results" / "nethack_anchors.json"
 CONFIG = PPOConfig(num_envs=3, num_steps=16)
@@ -76,14 +76,4 @@ def test_ppo_trains_and_members_do_not_depend_on_their_company(task: Task) -> No
 
 
 def test_forks_and_copies_go_on_as_the_original(task: Task) -> None:
-    population = PPO(task, [3, 4], CONFIG)
-    population.train(1)
-    fork, copied, snapshot = population.fork([1]), copy.deepcopy(population), population.snapshot()
-    population.evaluate(1)  # has simulators of its own
-    fork.train(1)
-    population.restore(snapshot)
-    population.train(1)
-    copied.train(1)
-    assert copied.digests() == population.digests()
-    assert fork.digests()[0] == population.digests()[1]
-    assert fork.digests()[0] != population.digests()[0]
+    check_copies(PPO(task, [3, 4], CONFIG))
