@@ -85,7 +85,7 @@ def maker() -> SimulatorMaker:
 def ours(subject: Subject) -> Train:
     torch.set_num_threads(1)
     config = PPOConfig(**{**ROLLOUTS, "num_envs": subject.envs, "num_steps": subject.steps})
-    population = PPO(TASK, [0], config, dict(VALUES))
+    population = PPO(TASK, [0], config, dict(VALUES), threads=subject.cores)
 
     def train(rollouts: int) -> int:
         population.train(rollouts)

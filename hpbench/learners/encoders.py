@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hpbench.errors import InvalidConfiguration
+from hpbench.learners.glyphs import Glyphs
 from hpbench.learners.impala import Impala
 from hpbench.learners.networks import MLP, Policy
 from hpbench.registry import Registry
@@ -99,7 +100,7 @@ def make_encoder(name: str, observation_size: int, threads: int = 1) -> Encoder:
         raise InvalidConfiguration(
             f"encoder={name!r} reads {size} numbers, the task's observations have {observation_size}"
         )
-    return replace(encoder, threads=threads) if isinstance(encoder, Impala) else encoder
+    return replace(encoder, threads=threads) if isinstance(encoder, Impala | Glyphs) else encoder
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hpbench.learners import glyphs_native
 from hpbench.seeding import uniform
 from hpbench.tasks.nethack_layout import (
     CELLS,
@@ -53,6 +54,7 @@ class Glyphs:
         channels: what is made of each patch.
         letter_width: of a letter's embedding.
         side: width of the dense layers of status and message.
+        threads: of the CPU, that share the observations of a batch in :meth:`encode`; results do not depend on it.
     """
 
     features: int = 64
@@ -60,6 +62,7 @@ class Glyphs:
     channels: int = 16
     letter_width: int = 4
     side: int = 32
+    threads: int = 1
 
     @property
     def observation_size(self) -> int:
@@ -129,8 +132,10 @@ class Glyphs:
         return [patches.transpose(1, 2), _layer(torch.cat(parts, dim=1), *layers[6:8])]
 
     def encode(self, pieces: Sequence[Tensor], observations: Tensor) -> Tensor:
-        """The features alone."""
-        return self.activations(pieces, observations)[-1]
+        """The features alone, last of the :meth:`activations`; on a CPU from the native engine, if it is there."""
+        if not glyphs_native.suits(self, observations):
+            return self.activations(pieces, observations)[-1]
+        return glyphs_native.features(self, torch.cat(tuple(pieces)), observations)
 
 
 def _rows(table: Tensor, places: Tensor) -> Tensor:

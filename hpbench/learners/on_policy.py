@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hpbench.learners import encoded, encoded_gpu
+from hpbench.learners import encoded, encoded_gpu, encoded_turns
 from hpbench.learners.advantage import generalised_advantage
 from hpbench.learners.encoders import EncodedActorCritic
 from hpbench.learners.networks import ActorCritic, Weights, forward
@@ -35,7 +35,8 @@ class OnPolicy(TensorPopulation):
     def _collect(self, totals: Tensor) -> None:
         """One rollout into the buffer, with advantages and returns."""
         if isinstance(self.networks, EncodedActorCritic):
-            (encoded_gpu if encoded_gpu.suits(self) else encoded).collect(self, totals)
+            way = encoded_gpu if encoded_gpu.suits(self) else encoded_turns if encoded_turns.suits(self) else encoded
+            way.collect(self, totals)
             self._estimate(totals)
             return
         state, buffer, steps = self.state, self.buffer, self.config.num_steps

@@ -1,4 +1,4 @@
-"""One simulator made of two, so that one half of the copies steps while the policy looks at the other half.
+"""One simulator made of several, so that some copies step while the policy looks at others.
 
 Copies do not know each other, so a simulator that is split shows what it would show whole.
 """
@@ -101,3 +101,25 @@ def make_parts(maker: SimulatorMaker, envs: int, evaluation: bool, task: str, pa
     sizes = [stop - start for start, stop in itertools.pairwise(bounds)]
     made = [shared_pool().make(maker, size, evaluation, task) for size in sizes]
     return Halves(made, sizes) if parts > 1 else made[0]
+
+
+GROUP = 8
+"""The fewest copies that step by themselves: a policy takes about as long for one observation as for some."""
+
+
+def make_turns(maker: SimulatorMaker, envs: int, task: str) -> Simulator:
+    """A simulator in the shared pool whose parts have processes of their own, two parts for each: while the policy looks
+    at one, the other one steps. Processes that belong to other parts are never waited for. Where there are more
+    processes than :data:`GROUP` is good for, each part has several of them."""
+    pool = shared_pool()
+    processes = len(pool.workers)
+    shares = max(1, min(processes, envs // (2 * GROUP)))
+    parts = min(2 * shares, max(1, envs // GROUP))
+    bounds = [part * envs // parts for part in range(parts + 1)]
+    sizes = [stop - start for start, stop in itertools.pairwise(bounds)]
+    made = []
+    for part, size in enumerate(sizes):
+        share = part % shares
+        among = slice(share * processes // shares, (share + 1) * processes // shares)
+        made.append(pool.make(maker, size, task=task, among=among))
+    return Halves(made, sizes)

@@ -14,6 +14,7 @@ import contextlib
 import itertools
 import os
 import pickle
+import select
 import signal
 import socket
 import subprocess
@@ -21,7 +22,7 @@ import sys
 import time
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]
@@ -50,6 +51,8 @@ PATIENCE = 300.0
 
 GRACE = 5.0
 """Seconds that workers have to close their simulators before they are killed, with all that they started."""
+EVERYWHERE = slice(None)
+"""All processes of a pool."""
 MANY = 8
 """Cores, of which the caller can have one for itself, and the others may be kept busy waiting."""
 SPINNING = 0.005
@@ -81,6 +84,10 @@ class SimulatorPool:
         self.broken = ""
         spinning = SPINNING if count < cores and cores > MANY else 0.0
         self.workers = [_Worker(patience, spinning) for _ in range(count)]
+        self._poller, self._spinning = select.poll(), spinning
+        self._at = {worker.channel.fileno(): worker for worker in self.workers}
+        for channel in self._at:
+            self._poller.register(channel, select.POLLIN)
         self._numbers = itertools.count()
         self._left: list[int] = []
         self._end = weakref.finalize(self, _end_all, self.workers, self.owner)  # at exit, if not before
@@ -91,7 +98,13 @@ class SimulatorPool:
         return not self.broken and self._end.alive and self.owner == os.getpid()
 
     def make(
-        self, maker: SimulatorMaker, envs: int, evaluation: bool = False, task: str = "", together: int = 1
+        self,
+        maker: SimulatorMaker,
+        envs: int,
+        evaluation: bool = False,
+        task: str = "",
+        together: int = 1,
+        among: slice = EVERYWHERE,
     ) -> PooledSimulator:
         """A simulator whose copies are spread over the processes; arguments as for :meth:`SimulatorMaker.make`.
 
@@ -101,6 +114,7 @@ class SimulatorPool:
             evaluation: on the levels for evaluation.
             task: its id, for errors.
             together: so many copies in a row must be in one process.
+            among: which of the processes.
 
         Raises:
             MissingExtra: if the simulator is not installed.
@@ -110,7 +124,37 @@ class SimulatorPool:
         if not self.usable:
             raise InvalidConfiguration(f"This pool of simulators is {self.broken or 'closed'}: make a new one.")
         name = task or type(maker).__name__
-        return PooledSimulator(self, next(self._numbers), maker, envs, evaluation, name, together)
+        return PooledSimulator(self, next(self._numbers), maker, envs, evaluation, name, together, among)
+
+    def first(self, simulators: Collection[PooledSimulator]) -> PooledSimulator:
+        """Wait for the first of them of which all that it was asked is answered. The others go on.
+
+        Args:
+            simulators: of this pool; each has been asked something.
+
+        Raises:
+            SimulatorCrash: if a process dies on the way.
+        """
+        while True:
+            for simulator in simulators:
+                if simulator.answered:
+                    return simulator
+            some = next(iter(simulators))
+            some._check()
+            ready, give_up = self._poller.poll(0), time.perf_counter() + self._spinning
+            while not ready and time.perf_counter() < give_up:
+                ready = self._poller.poll(0)
+            patience = self.workers[0].patience
+            for channel, _ in ready or self._poller.poll(1000.0 * patience):
+                worker = self._at[channel]
+                try:
+                    worker.take()
+                except (EOFError, OSError) as error:
+                    hurt = (each for each in simulators if worker in each._pending)
+                    raise next(hurt, some)._crash(worker, timed_out=isinstance(error, TimeoutError)) from error
+                break
+            else:
+                raise some._crash(some._pending[0], timed_out=True)
 
     def forget(self, number: int) -> None:
         """Close a simulator in all processes, soon. Finalizers call this at any moment, even amid a message."""
@@ -148,13 +192,15 @@ class PooledSimulator:
         evaluation: bool,
         task: str,
         together: int = 1,
+        among: slice = EVERYWHERE,
     ) -> None:
         self.pool, self.number, self.task, self.envs = pool, number, task, envs
         self.seeds: list[int | None] = [None] * envs
-        count = len(pool.workers)
+        workers = pool.workers[among]
+        count = len(workers)
         bounds = [share * (envs // together) // count * together for share in range(count + 1)]
         # Where copies are fewer than processes, those of the next simulator go to the next processes.
-        places = [pool.workers[(index + number) % count] for index in range(count)]
+        places = [workers[(index + number) % count] for index in range(count)]
         self._parts = [
             (worker, start, stop)
             for worker, start, stop in zip(places, bounds[:-1], bounds[1:], strict=True)
@@ -171,6 +217,11 @@ class PooledSimulator:
         self._reward = self._share("reward", "<f8", (envs,))
         self._terminated = self._share("terminated", "|b1", (envs,))
         self._actions: NDArray[Any] = np.zeros(0)
+
+    @property
+    def answered(self) -> bool:
+        """Whether the answers to all that it was asked have been received."""
+        return all(worker.has(self.number) for worker in self._pending)
 
     @property
     def observation(self) -> NDArray[Any]:
@@ -324,20 +375,24 @@ class _Worker:
 
     def answer(self, number: int) -> tuple[int, bytes]:
         """The answer to that simulator's oldest question; others' answers on the way are kept for them."""
-        waiting = self._early.get(number)
-        if waiting:
-            return waiting.popleft()
-        while True:
+        while not self.has(number):
             spin(self.channel, self._spinning)
-            kind, _, size = HEADER.unpack(receive(self.channel, HEADER.size))
-            payload = receive(self.channel, size) if size else b""
-            owner, nobody = self._asked.popleft()
-            if nobody:
-                self._early.pop(owner, None)
-            elif owner == number:
-                return kind, payload
-            else:
-                self._early.setdefault(owner, deque()).append((kind, payload))
+            self.take()
+        return self._early[number].popleft()
+
+    def has(self, number: int) -> bool:
+        """Whether an answer to that simulator has been kept."""
+        return bool(self._early.get(number))
+
+    def take(self) -> None:
+        """Receive the next answer and keep it for whoever asked."""
+        kind, _, size = HEADER.unpack(receive(self.channel, HEADER.size))
+        payload = receive(self.channel, size) if size else b""
+        owner, nobody = self._asked.popleft()
+        if nobody:
+            self._early.pop(owner, None)
+        else:
+            self._early.setdefault(owner, deque()).append((kind, payload))
 
     def exit(self) -> str:
         """How the process ended, in words."""

@@ -1,0 +1,131 @@
+"""The native network for NetHack does what the torch implementation, the reference, does: outputs and gradients, up to
+rounding; and the same bits whatever the threads and the batch around."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from hpbench.learners import glyphs_native, native
+from hpbench.learners.encoders import EncodedActorCritic
+from hpbench.learners.glyphs import GLYPHS, Glyphs
+from hpbench.tasks.nethack_layout import (
+    CELLS,
+    CONDITIONS,
+    CONDITIONS_START,
+    MESSAGE_START,
+    OBSERVATION_SIZE,
+    STATUS_START,
+)
+from hpbench.tasks.nethack_layout import (
+    GLYPHS as GLYPH_COUNT,
+)
+
+pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason=f"native engine: {native.unavailable()}")
+
+OTHER = Glyphs(features=24, glyph_width=16, channels=8, letter_width=3, side=40)
+CHOICES = 23
+
+
+def observations(count: int, seed: int = 0) -> Tensor:
+    """Few glyphs, as a game shows, and all kinds of numbers."""
+    generator = np.random.default_rng(seed)
+    made = np.zeros((count, OBSERVATION_SIZE), dtype=np.int16)
+    made[:, :CELLS] = generator.choice([0, 397, 2359, 2378, GLYPH_COUNT], size=(count, CELLS))
+    made[:, STATUS_START:CONDITIONS_START] = generator.integers(-40, 100, size=(count, CONDITIONS_START - CELLS))
+    made[:, CONDITIONS_START:MESSAGE_START] = generator.integers(2, size=(count, len(CONDITIONS)))
+    made[:, MESSAGE_START:] = generator.integers(256, size=(count, OBSERVATION_SIZE - MESSAGE_START))
+    return torch.from_numpy(made)
+
+
+def row_of(sizes: Glyphs) -> Tensor:
+    row = sizes.initial(torch.tensor([1]), torch.zeros(1, dtype=torch.int64))[0]
+    return row + 0.01 * torch.sin(torch.arange(len(row)))  # biases that are not zero
+
+
+def both(sizes: Glyphs, shown: Tensor, reference: bool = False) -> tuple[Tensor, Tensor]:
+    """Features, and the gradient of a weighted sum of them."""
+    row = row_of(sizes).requires_grad_()
+    pieces = torch.split(row, sizes.parts)
+    found = sizes.activations(pieces, shown)[-1] if reference else sizes.encode(pieces, shown)
+    weights = torch.sin(torch.arange(found.numel(), dtype=torch.float32)).view_as(found)
+    (gradient,) = torch.autograd.grad((found * weights).sum(), row)
+    return found.detach(), gradient
+
+
+@pytest.mark.parametrize(("sizes", "batch"), [(GLYPHS, 1), (GLYPHS, 37), (GLYPHS, 700), (OTHER, 70)])
+def test_features_and_gradients_are_those_of_torch(sizes: Glyphs, batch: int) -> None:
+    shown = observations(batch)
+    assert glyphs_native.suits(sizes, shown)
+    found, gradient = both(sizes, shown)
+    expected, expected_gradient = both(sizes, shown, reference=True)
+    assert (expected > 0).float().mean() > 0.2
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-5 * float(expected.abs().max()))
+    pieces = zip(*(torch.split(part, sizes.parts) for part in (gradient, expected_gradient)), strict=True)
+    for piece, expected_piece in pieces:  # each on its own scale
+        assert expected_piece.any()
+        torch.testing.assert_close(piece, expected_piece, rtol=1e-3, atol=2e-5 * float(expected_piece.abs().max()))
+
+
+@pytest.mark.parametrize("threads", [2, 3, 20])
+def test_threads_change_no_bit(threads: int) -> None:
+    shown = observations(400)
+    for one, other in zip(both(GLYPHS, shown), both(replace(GLYPHS, threads=threads), shown), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_an_observation_does_not_depend_on_its_batch() -> None:
+    shown = observations(70)
+    found, _ = both(GLYPHS, shown)
+    for rows in (slice(0, 1), slice(5, 40), slice(69, 70)):
+        assert torch.equal(both(GLYPHS, shown[rows])[0], found[rows])
+
+
+def test_numbers_that_are_not_finite_stay_so() -> None:
+    row = row_of(GLYPHS)
+    row[sum(GLYPHS.parts[:-2])] = float("nan")  # of the last layer
+    assert bool(GLYPHS.encode(torch.split(row, GLYPHS.parts), observations(2)).isnan().any())
+
+
+def test_what_the_engine_cannot_do_torch_does() -> None:
+    sizes = Glyphs(channels=6)
+    shown = observations(3)
+    assert not glyphs_native.suits(sizes, shown)
+    pieces = torch.split(row_of(sizes), sizes.parts)
+    assert torch.equal(sizes.encode(pieces, shown), sizes.activations(pieces, shown)[-1])
+    assert not glyphs_native.suits(GLYPHS, shown.float())
+    assert not glyphs_native.suits(GLYPHS, shown.to("meta"))
+
+
+def test_acting_is_looking_and_sampling() -> None:
+    networks = EncodedActorCritic.build(GLYPHS, CHOICES, discrete=True)
+    row = networks.initial(torch.tensor([3]), torch.zeros(1, dtype=torch.int64))
+    row[0, sum(GLYPHS.parts) :] += 0.01 * torch.sin(torch.arange(networks.size - sum(GLYPHS.parts)))  # biases, too
+    steps, envs, first, count = 3, 12, 2, 7
+    shape = (steps, envs)
+    buffer = {name: torch.full(shape, -1.0) for name in ("action", "log_prob", "value")}
+    buffer["observation"] = torch.zeros(*shape, OBSERVATION_SIZE, dtype=torch.int16)
+    draws = torch.from_numpy(np.random.default_rng(1).random(shape, dtype=np.float32))
+    memory = np.zeros((count, OBSERVATION_SIZE), dtype=np.int16)
+    acting = glyphs_native.Acting(glyphs_native.Head(GLYPHS, row[0], CHOICES), memory, draws, buffer, first)
+    rows, chosen = slice(first, first + count), set()
+    for step in range(steps):
+        shown = observations(count, seed=step)
+        memory[:] = shown.numpy()
+        choice = acting.act(step).tolist()
+        output, value, log_std = networks.outputs(row, shown[None])
+        action, log_prob = networks.sample(output, log_std, draws[None, step, rows, None])
+        assert torch.equal(buffer["observation"][step, rows], shown)
+        assert torch.equal(buffer["action"][step, rows, None], action[0])
+        assert choice == action[0, :, 0].tolist()
+        torch.testing.assert_close(buffer["log_prob"][step, rows], log_prob[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(buffer["value"][step, rows], value[0], rtol=1e-4, atol=1e-5)
+        chosen |= set(choice)
+    assert len(chosen) > 5
+    for name in ("action", "log_prob", "value"):  # the others' places are left alone
+        assert (buffer[name][:, :first] == -1.0).all()
+        assert (buffer[name][:, first + count :] == -1.0).all()
