@@ -1,9 +1,9 @@
 """Rollouts on a CPU whose simulators run in processes, for the encoder that acts in the native engine.
 
-The same numbers as :mod:`~hpbench.learners.encoded`, arranged so that no process waits for another one: the copies of a
-simulator are parts, two for each process, and while the policy looks at one of them, the other one steps. Whichever part
-is ready is next. That changes no number: random ones belong to a member, an environment and a step, and what the policy
-makes of an observation does not depend on those beside it.
+The same numbers as :mod:`~hpbench.learners.encoded`, up to rounding, arranged so that no process waits for another one:
+the copies of a simulator are parts, two for each process, and while the policy looks at one of them, the other one
+steps. Whichever part is ready is next. Which one that is changes no bit: random numbers belong to a member, an
+environment and a step, and what the policy makes of an observation does not depend on those beside it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Records:
     ) -> None:
         self.elapsed, self.queue, self.seeds, self.limit, self.delay = elapsed.copy(), queue.copy(), seeds, limit, delay
         self.reward = np.zeros(seeds.shape)
-        self.terminated, self.truncated = np.zeros(seeds.shape, np.bool_), np.zeros(seeds.shape, np.bool_)
+        self.done, self.truncated = np.zeros(seeds.shape, np.bool_), np.zeros(seeds.shape, np.bool_)
         self.length = np.zeros(seeds.shape, np.int64)
         self.last: dict[tuple[int, int], NDArray[Any]] = {}
         """By step and environment, observations at which time limits cut episodes."""
@@ -78,6 +78,7 @@ class Part:
         self.simulator, self.first, self.records, self.acting = simulator, first, records, acting
         self.rows = slice(first, first + simulator.envs)
         self.elapsed, self.queue = records.elapsed[self.rows], records.queue[self.rows]
+        self.reward, self.terminated = simulator.reward, simulator.terminated  # change in place
         self.step, self._restarting = 0, False
 
     def begin(self) -> None:
@@ -92,6 +93,7 @@ class Part:
     def go_on(self) -> bool:
         """The simulator has answered: record the step and restart what has ended, or begin the next step. Whether it
         has been asked for something again; otherwise the rollout is over."""
+        self.simulator.finish()
         if not self._restarting and self._end():
             self._restarting = True
             return True
@@ -106,15 +108,14 @@ class Part:
         """Record the step. Whether copies are restarting."""
         records, step, rows, elapsed = self.records, self.step, self.rows, self.elapsed
         elapsed += 1
-        terminated = self.simulator.terminated
-        truncated = (elapsed >= records.limit) & ~terminated
-        records.reward[step, rows] = self.simulator.reward
-        records.terminated[step, rows] = terminated
-        records.truncated[step, rows] = truncated
+        records.reward[step, rows] = self.reward
         records.length[step, rows] = elapsed
-        done = terminated | truncated
+        done = self.terminated | (elapsed >= records.limit)
+        records.done[step, rows] = done
         if not done.any():
             return False
+        truncated = done & ~self.terminated
+        records.truncated[step, rows] = truncated
         for env in np.flatnonzero(truncated).tolist():
             records.last[step, self.first + env] = self.simulator.observation[env].copy()
         elapsed[done] = 0
@@ -174,10 +175,9 @@ def collect(population: OnPolicy, totals: Tensor) -> None:
 def _recorded(population: OnPolicy, records: list[Records]) -> tuple[Tensor, Tensor, Tensor]:
     """Bring records into the buffer and the state: where episodes ended, their returns, and their lengths."""
     state, buffer = population.state, population.buffer
-    reward, terminated, truncated, length = (
-        np.stack([getattr(its, name) for its in records]) for name in ("reward", "terminated", "truncated", "length")
+    reward, done, truncated, length = (
+        np.stack([getattr(its, name) for its in records]) for name in ("reward", "done", "truncated", "length")
     )
-    done = terminated | truncated
     running, returns = state["env_return"].numpy().copy(), np.zeros_like(reward)
     for step in range(reward.shape[1]):
         running += reward[:, step]

@@ -108,9 +108,9 @@ GROUP = 8
 
 
 def make_turns(maker: SimulatorMaker, envs: int, task: str) -> Simulator:
-    """A simulator in the shared pool whose parts have processes of their own, two parts for each: while the policy looks
-    at one, the other one steps. Processes that belong to other parts are never waited for. Where there are more
-    processes than :data:`GROUP` is good for, each part has several of them."""
+    """A simulator in the shared pool whose parts have processes of their own, two parts for each: while the policy
+    looks at one, the other one steps. Where there are more processes than :data:`GROUP` is good for, two parts have
+    several of them."""
     pool = shared_pool()
     processes = len(pool.workers)
     shares = max(1, min(processes, envs // (2 * GROUP)))

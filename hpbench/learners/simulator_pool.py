@@ -177,7 +177,7 @@ class PooledSimulator:
     """One simulator whose copies run in the processes of a pool: a :class:`~hpbench.tasks.simulator.Simulator`.
 
     Resets, steps and loads only begin when they are called. They end, and their errors are raised, when an array is
-    read (take it from the simulator anew each time) or something else is asked. So simulators that are stepped or
+    read (take it from the simulator anew each time, or :meth:`finish`) or something else is asked. So simulators that are stepped or
     loaded one after the other work side by side.
 
     Whatever has to do with the processes raises :class:`~hpbench.errors.SimulatorCrash` if one of them has died.
@@ -222,6 +222,10 @@ class PooledSimulator:
     def answered(self) -> bool:
         """Whether the answers to all that it was asked have been received."""
         return all(worker.has(self.number) for worker in self._pending)
+
+    def finish(self) -> None:
+        """Wait for all that it was asked; errors are raised."""
+        self._answers()
 
     @property
     def observation(self) -> NDArray[Any]:
