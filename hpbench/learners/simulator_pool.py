@@ -177,8 +177,8 @@ class PooledSimulator:
     """One simulator whose copies run in the processes of a pool: a :class:`~hpbench.tasks.simulator.Simulator`.
 
     Resets, steps and loads only begin when they are called. They end, and their errors are raised, when an array is
-    read (take it from the simulator anew each time, or :meth:`finish`) or something else is asked. So simulators that are stepped or
-    loaded one after the other work side by side.
+    read (take it from the simulator anew each time, or :meth:`finish`) or something else is asked. So simulators that
+    are stepped or loaded one after the other work side by side.
 
     Whatever has to do with the processes raises :class:`~hpbench.errors.SimulatorCrash` if one of them has died.
     """
