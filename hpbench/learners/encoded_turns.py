@@ -42,87 +42,69 @@ def suits(population: OnPolicy) -> bool:
     )
 
 
-class Records:
-    """What a rollout is to the environments: NumPy arrays of one member, ``[steps, envs]``, and what goes from step to
-    step, ``[envs]``. Parts write to columns of their own.
-
-    Args:
-        elapsed, queue: of the state.
-        seeds: of restarts, int64 ``[steps, envs]``.
-        limit: of an episode's steps.
-        delay: of actions.
-    """
-
-    def __init__(
-        self, elapsed: NDArray[np.int64], queue: NDArray[np.float32], seeds: NDArray[np.int64], limit: int, delay: int
-    ) -> None:
-        self.elapsed, self.queue, self.seeds, self.limit, self.delay = elapsed.copy(), queue.copy(), seeds, limit, delay
-        self.reward = np.zeros(seeds.shape)
-        self.done, self.truncated = np.zeros(seeds.shape, np.bool_), np.zeros(seeds.shape, np.bool_)
-        self.length = np.zeros(seeds.shape, np.int64)
-        self.last: dict[tuple[int, int], NDArray[Any]] = {}
-        """By step and environment, observations at which time limits cut episodes."""
-
-
 class Part:
-    """Copies of one member that step together: its course through the rollout.
+    """Copies of one member that step together: their course through the rollout.
 
     Args:
         simulator: the copies.
-        first: of the member's environments, their first.
-        records: of the member.
-        acting: of those environments.
+        rows: which environments of the member those are.
+        seeds: of restarts, int64 ``[steps, envs]``, of the member.
+        rollout: of the member, what :class:`~hpbench.learners.glyphs_native.Acting` needs.
+        head: of the member.
+        limit: of an episode's steps.
+        delay: of actions, in steps.
+
+    Attributes:
+        cut: by step, observations at which time limits cut episodes, ``[copies, observation_size]``.
     """
 
-    def __init__(self, simulator: PooledSimulator, first: int, records: Records, acting: glyphs_native.Acting) -> None:
-        self.simulator, self.first, self.records, self.acting = simulator, first, records, acting
-        self.rows = slice(first, first + simulator.envs)
-        self.elapsed, self.queue = records.elapsed[self.rows], records.queue[self.rows]
-        self.reward, self.terminated = simulator.reward, simulator.terminated  # change in place
-        self.step, self._restarting = 0, False
+    def __init__(
+        self,
+        simulator: PooledSimulator,
+        rows: slice,
+        seeds: NDArray[np.int64],
+        rollout: dict[str, NDArray[Any]],
+        head: glyphs_native.Head,
+        limit: int,
+        delay: int,
+    ) -> None:
+        self.simulator, self.rows, self.seeds, self.rollout = simulator, rows, seeds[:, rows], rollout
+        self.cut: dict[int, NDArray[Any]] = {}
+        arrays = {
+            "given": simulator.given(np.int64, (simulator.envs,)),
+            "shown": simulator.observation, "gained": simulator.reward, "over": simulator.terminated,
+        }  # fmt: skip
+        self._acting = glyphs_native.Acting(head, arrays, rollout, rows.start, limit, delay)
+        self._step, self._restarting = 0, False
 
     def begin(self) -> None:
         """Choose actions, and let the simulator begin the step."""
-        choice = self.acting.act(self.step)
-        delay, queue = self.records.delay, self.queue
-        applied = queue[:, delay - 1, 0].astype(np.int64) if delay else choice
-        self.simulator.step(applied)
-        queue[:, 1:] = queue[:, :-1]
-        queue[:, 0, 0] = choice
+        self._acting.act(self._step)
+        self.simulator.go()
 
     def go_on(self) -> bool:
         """The simulator has answered: record the step and restart what has ended, or begin the next step. Whether it
         has been asked for something again; otherwise the rollout is over."""
         self.simulator.finish()
-        if not self._restarting and self._end():
+        if not self._restarting and self._acting.record(self._step):
+            self._restart()
             self._restarting = True
             return True
         self._restarting = False
-        self.step += 1
-        if self.step == len(self.records.seeds):
+        self._step += 1
+        if self._step == len(self.seeds):
             return False
         self.begin()
         return True
 
-    def _end(self) -> bool:
-        """Record the step. Whether copies are restarting."""
-        records, step, rows, elapsed = self.records, self.step, self.rows, self.elapsed
-        elapsed += 1
-        records.reward[step, rows] = self.reward
-        records.length[step, rows] = elapsed
-        done = self.terminated | (elapsed >= records.limit)
-        records.done[step, rows] = done
-        if not done.any():
-            return False
-        truncated = done & ~self.terminated
-        records.truncated[step, rows] = truncated
-        for env in np.flatnonzero(truncated).tolist():
-            records.last[step, self.first + env] = self.simulator.observation[env].copy()
-        elapsed[done] = 0
-        self.queue[done] = 0.0
-        which = np.flatnonzero(done)
-        self.simulator.reset(which.tolist(), records.seeds[step, rows][which].tolist())
-        return True
+    def _restart(self) -> None:
+        step, rows, rollout = self._step, self.rows, self.rollout
+        if rollout["truncated"][step, rows].any():
+            self.cut[step] = self.simulator.observation.copy()
+        ended = np.flatnonzero(rollout["done"][step, rows])
+        for name in ("elapsed", "queue"):
+            rollout[name][rows.start + ended] = 0
+        self.simulator.reset(ended.tolist(), self.seeds[step, ended].tolist())
 
 
 @torch.no_grad()
@@ -132,62 +114,59 @@ def collect(population: OnPolicy, totals: Tensor) -> None:
     environments, members = population.environments, population.members
     assert isinstance(environments, ExternalEnvironments)
     assert isinstance(networks, EncodedActorCritic)
-    encoder, look = networks.encoder, networks.looking(state["parameters"])
+    task, encoder = environments.task, networks.encoder
     assert isinstance(encoder, Glyphs)
     action_draws, reset_draws, _ = population._rollout_draws(networks.action_draws)
     seeds, delays = episode_seeds(reset_draws), state["env_physics"][:, DELAY].long().tolist()
+    rollout = {name: buffer[name].numpy() for name in glyphs_native.ROLLOUT}
+    rollout |= {name: np.empty(seeds.shape, dtype) for name, dtype in glyphs_native.RECORDS.items()}
+    rollout |= {"draws": action_draws[..., 0].numpy(), "elapsed": state["env_elapsed"].numpy().copy()}
+    rollout["queue"] = state["env_queue"][..., 0].numpy().copy()
     environments.load(state)
-    records, parts = [], {}
+    parts: list[list[Part]] = []
     for m in range(members):
         environments.members[m].ahead = True
-        its = Records(
-            state["env_elapsed"][m].numpy(), state["env_queue"][m].numpy(), seeds[m],
-            environments.task.max_episode_steps, delays[m],
-        )  # fmt: skip
-        records.append(its)
-        head = glyphs_native.Head(encoder, state["parameters"][m], environments.task.action_count)
-        own = {name: buffer[name][m] for name in glyphs_native.ROLLOUT}
-        whole = environments._simulator(m)
+        head = glyphs_native.Head(encoder, state["parameters"][m], task.action_count)
+        own, whole = {name: array[m] for name, array in rollout.items()}, environments._simulator(m)
         assert isinstance(whole, Halves)
-        for simulator, rows in zip(whole.parts, whole.rows, strict=True):
-            acting = glyphs_native.Acting(head, simulator.observation, action_draws[m, ..., 0], own, rows.start)
-            parts[simulator] = Part(simulator, rows.start, its, acting)
-    for part in parts.values():
+        each = zip(whole.parts, whole.rows, strict=True)
+        parts.append([Part(one, rows, seeds[m], own, head, task.max_episode_steps, delays[m]) for one, rows in each])
+    playing = {part.simulator: part for its in parts for part in its}
+    for part in playing.values():
         part.begin()
-    while parts:
-        simulator = shared_pool().first(parts)
-        if not parts[simulator].go_on():
-            del parts[simulator]
-    shown = [environments._simulator(m).observation for m in range(members)]
-    state["env_observation"] = torch.from_numpy(np.stack(shown))
+    while playing:
+        simulator = shared_pool().first(playing)
+        if not playing[simulator].go_on():
+            del playing[simulator]
+    state["env_observation"] = environments._observed(members, population.device)
+    look = networks.looking(state["parameters"])
     buffer["last_value"].copy_(look(state["env_observation"])[1])
     buffer["final_value"].zero_()
-    lasts = {(m, *place): seen for m, its in enumerate(records) for place, seen in its.last.items()}
-    for step in sorted({step for _, step, _ in lasts}):  # the shape of all, on which a matrix product may depend
+    for step in sorted({step for its in parts for part in its for step in part.cut}):
+        # On the shape of all, on which the order of sums in a matrix product may depend.
         seen = torch.zeros_like(state["env_observation"])
-        for (m, at, env), observation in lasts.items():
-            if at == step:
-                seen[m, env] = torch.from_numpy(observation)
+        for m, its in enumerate(parts):
+            for part in its:
+                if step in part.cut:
+                    seen[m, part.rows] = torch.from_numpy(part.cut[step])
         buffer["final_value"][:, step] = look(seen)[1]
-    population._count(*_recorded(population, records), totals)
+    _keep(population, rollout, totals)
 
 
-def _recorded(population: OnPolicy, records: list[Records]) -> tuple[Tensor, Tensor, Tensor]:
-    """Bring records into the buffer and the state: where episodes ended, their returns, and their lengths."""
-    state, buffer = population.state, population.buffer
-    reward, done, truncated, length = (
-        np.stack([getattr(its, name) for its in records]) for name in ("reward", "done", "truncated", "length")
-    )
-    running, returns = state["env_return"].numpy().copy(), np.zeros_like(reward)
-    for step in range(reward.shape[1]):
-        running += reward[:, step]
+def _keep(population: OnPolicy, rollout: dict[str, NDArray[Any]], totals: Tensor) -> None:
+    """Bring what was recorded into the buffer, the state and the totals."""
+    state, buffer, done = population.state, population.buffer, rollout["done"]
+    running, returns = state["env_return"].numpy().copy(), np.zeros(done.shape)
+    for step in range(done.shape[1]):
+        running += rollout["reward"][:, step]
         ended = done[:, step]
         returns[:, step][ended] = running[ended]
         running[ended] = 0.0
     state["env_return"] = torch.from_numpy(running)
-    state["env_elapsed"] = torch.from_numpy(np.stack([its.elapsed for its in records]))
-    state["env_queue"] = torch.from_numpy(np.stack([its.queue for its in records]))
-    buffer["reward"].copy_(torch.from_numpy(reward) * state["env_physics"][:, REWARD_SCALE, None, None])
-    buffer["done"].copy_(torch.from_numpy(done))
-    buffer["truncated"].copy_(torch.from_numpy(truncated))
-    return buffer["done"], torch.from_numpy(returns), torch.from_numpy(np.where(done, length, 0))
+    state["env_elapsed"] = torch.from_numpy(rollout["elapsed"])
+    state["env_queue"] = torch.from_numpy(rollout["queue"])[..., None]
+    buffer["reward"].copy_(torch.from_numpy(rollout["reward"]) * state["env_physics"][:, REWARD_SCALE, None, None])
+    for name in ("done", "truncated"):
+        buffer[name].copy_(torch.from_numpy(rollout[name]))
+    lengths = np.where(done, rollout["length"], 0)
+    population._count(buffer["done"], torch.from_numpy(returns), torch.from_numpy(lengths), totals)

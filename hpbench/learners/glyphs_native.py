@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,8 +41,12 @@ class _Arguments(ctypes.Structure):
     _fields_ = (*((name, ctypes.c_int64) for name in _SIZES), *((name, ctypes.c_void_p) for name in _POINTERS))
 
 
+SHOWN = ("shown", "gained", "over", "given")
+"""What acting shares with a simulator."""
 ROLLOUT = ("observation", "action", "log_prob", "value")
 """What acting leaves in the rollout buffer."""
+RECORDS = {"reward": np.float64, "done": np.bool_, "truncated": np.bool_, "length": np.int64}
+"""What recording leaves, of which types."""
 
 
 class _Acting(ctypes.Structure):
@@ -49,8 +54,11 @@ class _Acting(ctypes.Structure):
 
     _fields_ = (
         ("network", _Arguments),
-        ("stride", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("shown", "head", "head_bias", "draws", *ROLLOUT, "choice")),
+        *((name, ctypes.c_int64) for name in ("stride", "limit", "delay", "slots")),
+        *(
+            (name, ctypes.c_void_p)
+            for name in (*SHOWN, "head", "head_bias", "draws", "elapsed", "queue", *ROLLOUT, *RECORDS)
+        ),
     )
 
 
@@ -66,7 +74,9 @@ def _library() -> Any:
         assert size() == ctypes.sizeof(structure), "cpp/glyphs.hpp differs: build again"
     for name in ("forward", "backward", "act"):
         getattr(library, f"hpbench_glyphs_{name}").restype = None
-    library.hpbench_glyphs_act.argtypes = (ctypes.c_void_p, ctypes.c_int64)
+    library.hpbench_glyphs_record.restype = ctypes.c_int64
+    for name in ("act", "record"):
+        getattr(library, f"hpbench_glyphs_{name}").argtypes = (ctypes.c_void_p, ctypes.c_int64)
     return library
 
 
@@ -158,37 +168,52 @@ class Head:
 
 
 class Acting:
-    """The steps of a rollout of some environments of one member, a call each.
+    """The steps of a rollout of some environments of one member, two calls each.
 
     Args:
         head: of the member.
-        shown: the observations of those environments, int16 ``[envs, OBSERVATION_SIZE]``, which change in place.
-        draws: uniform float32 ``[steps, all envs]``.
-        buffer: of the member's rollout, what :data:`ROLLOUT` names, each ``[steps, all envs, ...]``.
+        simulator: of those environments, what :data:`SHOWN` names, which change in place: observations int16 ``[envs,
+            OBSERVATION_SIZE]``, rewards float64, whether the episode is over, bool, and the actions to give, int64,
+            each ``[envs]``.
+        rollout: of all environments of the member: ``draws``, uniform float32 ``[steps, all envs]``; ``elapsed`` int64
+            ``[all envs]`` and ``queue`` float32 ``[all envs, slots]`` of the state, which change in place; and what
+            :data:`ROLLOUT` and :data:`RECORDS` name, each ``[steps, all envs, ...]``, which is written.
         first: of all environments, the first of those.
-
-    Attributes:
-        choice: the actions of the last step, int64 ``[envs]``.
+        limit: of an episode's steps.
+        delay: of actions, in steps.
     """
 
     def __init__(
-        self, head: Head, shown: NDArray[np.int16], draws: Tensor, buffer: dict[str, Tensor], first: int
+        self,
+        head: Head,
+        simulator: Mapping[str, NDArray[Any]],
+        rollout: Mapping[str, NDArray[Any]],
+        first: int,
+        limit: int,
+        delay: int,
     ) -> None:
-        arrays = {"draws": draws, **{name: buffer[name] for name in ROLLOUT}}
-        assert shown.flags.c_contiguous
-        assert all(array.is_contiguous() for array in arrays.values())
-        self.choice = np.zeros(len(shown), dtype=np.int64)
-        self._kept = head, shown, arrays
-        network = _arguments(head.sizes, head.row, len(shown))
+        envs = len(simulator["shown"])
+        parts = dict(simulator)
+        for name, array in rollout.items():
+            parts[name] = array[first:] if name in ("elapsed", "queue") else array[0, first:]
+            assert array.flags.c_contiguous, name
+        assert all(array.flags.c_contiguous for array in simulator.values())
+        self._kept = head, parts
+        network = _arguments(head.sizes, head.row, envs)
         network.threads, network.choices, network.heads = 1, head.choices, len(head.bias)
         self._acting = _Acting(
-            network=network, stride=draws.shape[1], shown=shown.ctypes.data, choice=self.choice.ctypes.data,
-            head=head.weight.data_ptr(), head_bias=head.bias.data_ptr(),
-            **{name: array[0, first].data_ptr() for name, array in arrays.items()},
+            network=network, stride=rollout["draws"].shape[1], limit=limit, delay=delay,
+            slots=rollout["queue"].shape[1], head=head.weight.data_ptr(), head_bias=head.bias.data_ptr(),
+            **{name: array.ctypes.data for name, array in parts.items()},
         )  # fmt: skip
-        self._address, self._act = ctypes.addressof(self._acting), _library().hpbench_glyphs_act
+        self._address = ctypes.addressof(self._acting)
+        self._act, self._record = _library().hpbench_glyphs_act, _library().hpbench_glyphs_record
 
-    def act(self, step: int) -> NDArray[np.int64]:
-        """Look, choose, and write all that into the buffer. Returns the actions."""
+    def act(self, step: int) -> None:
+        """Look, choose, and write all that into the rollout, and the actions where the simulator reads them."""
         self._act(self._address, step)
-        return self.choice
+
+    def record(self, step: int) -> int:
+        """Write what the simulator made of the step into the rollout. Returns how many episodes have ended."""
+        ended: int = self._record(self._address, step)
+        return ended

@@ -27,7 +27,7 @@ from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from hpbench.errors import InvalidConfiguration, SimulatorCrash
 from hpbench.learners.simulator_worker import (
@@ -135,26 +135,27 @@ class SimulatorPool:
         Raises:
             SimulatorCrash: if a process dies on the way.
         """
+        for simulator in simulators:
+            if simulator.answered:
+                return simulator
+        some = next(iter(simulators))
+        some._check()
+        asked = {simulator.number: simulator for simulator in simulators}
         while True:
-            for simulator in simulators:
-                if simulator.answered:
-                    return simulator
-            some = next(iter(simulators))
-            some._check()
             ready, give_up = self._poller.poll(0), time.perf_counter() + self._spinning
             while not ready and time.perf_counter() < give_up:
                 ready = self._poller.poll(0)
-            patience = self.workers[0].patience
-            for channel, _ in ready or self._poller.poll(1000.0 * patience):
-                worker = self._at[channel]
-                try:
-                    worker.take()
-                except (EOFError, OSError) as error:
-                    hurt = (each for each in simulators if worker in each._pending)
-                    raise next(hurt, some)._crash(worker, timed_out=isinstance(error, TimeoutError)) from error
-                break
-            else:
+            ready = ready or self._poller.poll(1000.0 * self.workers[0].patience)
+            if not ready:
                 raise some._crash(some._pending[0], timed_out=True)
+            worker = self._at[ready[0][0]]
+            try:
+                answered = asked.get(worker.take())
+            except (EOFError, OSError) as error:
+                hurt = (each for each in simulators if worker in each._pending)
+                raise next(hurt, some)._crash(worker, timed_out=isinstance(error, TimeoutError)) from error
+            if answered is not None and answered.answered:
+                return answered
 
     def forget(self, number: int) -> None:
         """Close a simulator in all processes, soon. Finalizers call this at any moment, even amid a message."""
@@ -253,10 +254,19 @@ class PooledSimulator:
 
     def step(self, actions: NDArray[Any], which: Sequence[int] | None = None) -> None:
         """One step of all copies, or of those."""
+        self.given(actions.dtype, actions.shape)[:] = actions
+        self.go(which)
+
+    def given(self, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
+        """The actions that :meth:`go` gives the copies, ``[envs, ...]`` in memory shared with the processes."""
         self._answers()
-        if self._actions.shape != actions.shape or self._actions.dtype != actions.dtype:
-            self._actions = self._share("actions", actions.dtype.str, actions.shape)
-        self._actions[:] = actions
+        dtype = np.dtype(dtype)
+        if self._actions.shape != shape or self._actions.dtype != dtype:
+            self._actions = self._share("actions", dtype.str, shape)
+        return self._actions
+
+    def go(self, which: Sequence[int] | None = None) -> None:
+        """:meth:`step` with the actions that are there."""
         self.pool.tidy()
         if which is not None:
             self._scatter(STEP, which)
@@ -388,8 +398,8 @@ class _Worker:
         """Whether an answer to that simulator has been kept."""
         return bool(self._early.get(number))
 
-    def take(self) -> None:
-        """Receive the next answer and keep it for whoever asked."""
+    def take(self) -> int:
+        """Receive the next answer and keep it for whoever asked: the simulator's number."""
         kind, _, size = HEADER.unpack(receive(self.channel, HEADER.size))
         payload = receive(self.channel, size) if size else b""
         owner, nobody = self._asked.popleft()
@@ -397,6 +407,7 @@ class _Worker:
             self._early.pop(owner, None)
         else:
             self._early.setdefault(owner, deque()).append((kind, payload))
+        return owner
 
     def exit(self) -> str:
         """How the process ended, in words."""

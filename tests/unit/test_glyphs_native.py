@@ -4,10 +4,12 @@ rounding; and the same bits whatever the threads and the batch around."""
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hpbench.learners import glyphs_native, native
@@ -105,27 +107,51 @@ def test_acting_is_looking_and_sampling() -> None:
     networks = EncodedActorCritic.build(GLYPHS, CHOICES, discrete=True)
     row = networks.initial(torch.tensor([3]), torch.zeros(1, dtype=torch.int64))
     row[0, sum(GLYPHS.parts) :] += 0.01 * torch.sin(torch.arange(networks.size - sum(GLYPHS.parts)))  # biases, too
-    steps, envs, first, count = 3, 12, 2, 7
-    shape = (steps, envs)
-    buffer = {name: torch.full(shape, -1.0) for name in ("action", "log_prob", "value")}
-    buffer["observation"] = torch.zeros(*shape, OBSERVATION_SIZE, dtype=torch.int16)
-    draws = torch.from_numpy(np.random.default_rng(1).random(shape, dtype=np.float32))
-    memory = np.zeros((count, OBSERVATION_SIZE), dtype=np.int16)
-    acting = glyphs_native.Acting(glyphs_native.Head(GLYPHS, row[0], CHOICES), memory, draws, buffer, first)
-    rows, chosen = slice(first, first + count), set()
+    steps, envs, first, count, slots, delay, limit = 5, 12, 2, 7, 4, 2, 6
+    shape, rows, random = (steps, envs), slice(first, first + count), np.random.default_rng(1)
+    simulator = {
+        "shown": np.zeros((count, OBSERVATION_SIZE), np.int16), "gained": np.zeros(count),
+        "over": np.zeros(count, np.bool_), "given": np.zeros(count, np.int64),
+    }  # fmt: skip
+    rollout: dict[str, NDArray[Any]] = {
+        "observation": np.zeros((*shape, OBSERVATION_SIZE), np.int16),
+        "action": np.full((*shape, 1), -1.0, np.float32),
+        "draws": random.random(shape, dtype=np.float32),
+        "elapsed": np.arange(envs) % 5,
+        "queue": random.integers(CHOICES, size=(envs, slots)).astype(np.float32),
+    }
+    rollout |= {name: np.full(shape, -1.0, np.float32) for name in ("log_prob", "value")}
+    rollout |= {name: np.zeros(shape, dtype) for name, dtype in glyphs_native.RECORDS.items()}
+    begin = {name: rollout[name].copy() for name in ("elapsed", "queue")}
+    head = glyphs_native.Head(GLYPHS, row[0], CHOICES)
+    acting = glyphs_native.Acting(head, simulator, rollout, first, limit, delay)
+    chosen: set[int] = set()
     for step in range(steps):
         shown = observations(count, seed=step)
-        memory[:] = shown.numpy()
-        choice = acting.act(step).tolist()
+        simulator["shown"][:] = shown.numpy()
+        history = rollout["queue"][rows].copy()
+        acting.act(step)
         output, value, log_std = networks.outputs(row, shown[None])
-        action, log_prob = networks.sample(output, log_std, draws[None, step, rows, None])
-        assert torch.equal(buffer["observation"][step, rows], shown)
-        assert torch.equal(buffer["action"][step, rows, None], action[0])
-        assert choice == action[0, :, 0].tolist()
-        torch.testing.assert_close(buffer["log_prob"][step, rows], log_prob[0], rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(buffer["value"][step, rows], value[0], rtol=1e-4, atol=1e-5)
-        chosen |= set(choice)
+        draws = torch.from_numpy(rollout["draws"])[None, step, rows, None]
+        action, log_prob = networks.sample(output, log_std, draws)
+        assert torch.equal(torch.from_numpy(rollout["observation"][step, rows]), shown)
+        np.testing.assert_array_equal(rollout["action"][step, rows], action[0])
+        np.testing.assert_array_equal(rollout["queue"][rows], np.hstack([action[0], history[:, :-1]]))
+        np.testing.assert_array_equal(simulator["given"], history[:, delay - 1])
+        np.testing.assert_allclose(rollout["log_prob"][step, rows], log_prob[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(rollout["value"][step, rows], value[0], rtol=1e-4, atol=1e-5)
+        chosen |= set(action.flatten().tolist())
+        simulator["gained"][:], simulator["over"][:] = random.random(count), np.arange(count) == step
+        elapsed = begin["elapsed"][rows] + step + 1
+        cut = (elapsed >= limit) & ~simulator["over"]
+        assert acting.record(step) == int((cut | simulator["over"]).sum())
+        expected = {"reward": simulator["gained"], "truncated": cut, "done": cut | simulator["over"], "length": elapsed}
+        for name, array in expected.items():
+            np.testing.assert_array_equal(rollout[name][step, rows], array, err_msg=name)
+        np.testing.assert_array_equal(rollout["elapsed"][rows], elapsed)
     assert len(chosen) > 5
-    for name in ("action", "log_prob", "value"):  # the others' places are left alone
-        assert (buffer[name][:, :first] == -1.0).all()
-        assert (buffer[name][:, first + count :] == -1.0).all()
+    others = [index for index in range(envs) if not first <= index < first + count]
+    for name, array in begin.items():  # the others' places are left alone
+        np.testing.assert_array_equal(rollout[name][others], array[others])
+    for name in ("action", "log_prob", "value"):
+        assert (rollout[name][:, others] == -1.0).all()

@@ -246,11 +246,29 @@ void act(const Acting& acting, int64_t step) {
             cumulative += std::exp(outputs[k] - top) / total;
             choice += draw >= cumulative;
         }
-        acting.choice[i] = choice;
+        float* queue = acting.queue + i * acting.slots;
+        acting.given[i] = acting.delay ? static_cast<int64_t>(queue[acting.delay - 1]) : choice;
+        std::copy_backward(queue, queue + acting.slots - 1, queue + acting.slots);
+        queue[0] = static_cast<float>(choice);
         acting.action[start + i] = static_cast<float>(choice);
         acting.log_prob[start + i] = outputs[choice] - top - std::log(total);
         acting.value[start + i] = outputs[a.choices];
     }
+}
+
+// What the simulator made of the step. Returns how many episodes have ended.
+int64_t record(const Acting& acting, int64_t step) {
+    const int64_t start = step * acting.stride;
+    int64_t ended = 0;
+    for (int64_t i = 0, k = start; i < acting.network.batch; ++i, ++k) {
+        const bool over = acting.over[i], cut = !over && acting.elapsed[i] + 1 >= acting.limit;
+        acting.reward[k] = acting.gained[i];
+        acting.length[k] = ++acting.elapsed[i];
+        acting.truncated[k] = cut;
+        acting.done[k] = over || cut;
+        ended += over || cut;
+    }
+    return ended;
 }
 
 }  // namespace
@@ -262,5 +280,6 @@ int64_t hpbench_glyphs_arguments_size() { return sizeof(hpbench::glyphs::Argumen
 int64_t hpbench_glyphs_acting_size() { return sizeof(hpbench::glyphs::Acting); }
 void hpbench_glyphs_forward(const hpbench::glyphs::Arguments* a) { hpbench::glyphs::forward(*a); }
 void hpbench_glyphs_backward(const hpbench::glyphs::Arguments* a) { hpbench::glyphs::backward(*a); }
+int64_t hpbench_glyphs_record(const hpbench::glyphs::Acting* a, int64_t step) { return hpbench::glyphs::record(*a, step); }
 void hpbench_glyphs_act(const hpbench::glyphs::Acting* a, int64_t step) { hpbench::glyphs::act(*a, step); }
 }

@@ -34,18 +34,26 @@ struct Arguments {
     int64_t joint() const { return patches() * channels + 2 * side; }
 };
 
-// Acting on what a simulator shows: features, the actor and the critic, a choice; all of it goes into the rollout buffer. The
-// arrays begin at the first of the `batch` environments in the first step; from step to step it is `stride` environments.
+// Acting on what a simulator shows, for some environments of one member: features, the actor and the critic, a choice; and
+// recording what became of it. Arrays of all steps begin at the first of the `batch` environments in the first step; from
+// step to step it is `stride` environments.
 struct Acting {
     Arguments network;  // its batch: environments
-    int64_t stride;
-    const int16_t* shown;     // [batch, observation]: of the simulator
-    const float* head;        // [features, heads]: columns of the actor, of the critic, zeros
-    const float* head_bias;   // [heads]
-    const float* draws;       // [steps, stride]: uniform
-    int16_t* observation;     // [steps, stride, observation]
-    float *action, *log_prob, *value;  // [steps, stride]
-    int64_t* choice;          // [batch]
+    int64_t stride, limit, delay, slots;
+    const int16_t* shown;  // of the simulator, [batch, observation], and the rest of what it shows: [batch]
+    const double* gained;
+    const uint8_t* over;
+    int64_t* given;          // [batch]: what the simulator reads, the choices of `delay` steps ago
+    const float* head;       // [features, heads]: columns of the actor, of the critic, zeros
+    const float* head_bias;  // [heads]
+    const float* draws;      // [steps, stride]: uniform
+    int64_t* elapsed;        // [batch]
+    float* queue;            // [batch, slots]: choices of the last steps, the newest first
+    int16_t* observation;    // [steps, stride, observation]
+    float *action, *log_prob, *value;  // [steps, stride], and all the rest
+    double* reward;
+    uint8_t *done, *truncated;
+    int64_t* length;
 };
 
 }  // namespace hpbench::glyphs
