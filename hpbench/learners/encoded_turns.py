@@ -1,9 +1,9 @@
 """Rollouts on a CPU whose simulators run in processes, for the encoder that acts in the native engine.
 
 The same numbers as :mod:`~hpbench.learners.encoded`, up to rounding, arranged so that no process waits for another one:
-the copies of a simulator are parts, two for each process, and while the policy looks at one of them, the other one
-steps. Whichever part is ready is next. Which one that is changes no bit: random numbers belong to a member, an
-environment and a step, and what the policy makes of an observation does not depend on those beside it.
+the copies of a simulator are parts, one for each process, and while the policy looks at one of them, the others step.
+Whichever part is ready is next. Which one that is changes no bit: random numbers belong to a member, an environment and
+a step, and what the policy makes of an observation does not depend on those beside it.
 """
 
 from __future__ import annotations

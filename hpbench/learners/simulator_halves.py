@@ -108,18 +108,16 @@ GROUP = 8
 
 
 def make_turns(maker: SimulatorMaker, envs: int, task: str) -> Simulator:
-    """A simulator in the shared pool whose parts have processes of their own, two parts for each: while the policy
-    looks at one, the other one steps. Where there are more processes than :data:`GROUP` is good for, two parts have
-    several of them."""
+    """A simulator in the shared pool whose parts have processes of their own: while the policy looks at one part, the
+    processes of the others step, and nobody waits for the slowest. There is a part for each process, or fewer, if those
+    would have less than :data:`GROUP` copies. Two parts for each process, so that it always has something to do, were
+    slower where the policy has no core for itself."""
     pool = shared_pool()
     processes = len(pool.workers)
-    shares = max(1, min(processes, envs // (2 * GROUP)))
-    parts = min(2 * shares, max(1, envs // GROUP))
-    bounds = [part * envs // parts for part in range(parts + 1)]
-    sizes = [stop - start for start, stop in itertools.pairwise(bounds)]
-    made = []
-    for part, size in enumerate(sizes):
-        share = part % shares
-        among = slice(share * processes // shares, (share + 1) * processes // shares)
-        made.append(pool.make(maker, size, task=task, among=among))
+    parts = max(1, min(processes, envs // GROUP))
+    sizes = [(part + 1) * envs // parts - part * envs // parts for part in range(parts)]
+    made = [
+        pool.make(maker, size, task=task, among=slice(part * processes // parts, (part + 1) * processes // parts))
+        for part, size in enumerate(sizes)
+    ]
     return Halves(made, sizes)

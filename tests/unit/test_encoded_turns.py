@@ -128,10 +128,10 @@ def test_neither_processes_nor_threads_change_a_bit() -> None:
 @pytest.mark.parametrize(
     ("processes", "envs", "places"),
     [
-        (2, 32, [{0}, {1}, {0}, {1}]),  # two parts for each process
-        (1, 32, [{0}, {0}]),
+        (2, 32, [{0}, {1}]),
+        (1, 32, [{0}]),
         (2, 4, [{0, 1}]),  # too few for parts
-        (4, 33, [{0, 1}, {2, 3}, {0, 1}, {2, 3}]),  # each part has two
+        (5, 17, [{0, 1}, {2, 3, 4}]),
     ],
 )
 def test_each_part_has_processes_of_its_own(processes: int, envs: int, places: list[set[int]]) -> None:
