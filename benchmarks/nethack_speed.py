@@ -8,7 +8,7 @@ steps, an epoch of one minibatch. Stable-Baselines3 gets NLE's own Gymnasium env
 ``AsyncVectorEnv``, a process for each, with the observations that our encoder reads, the same network and settings. The
 subjects, each with all its processes on one core and on two:
 
-- ``hpbench``, whose simulators have a process for each core; PyTorch on one thread;
+- ``hpbench``, whose simulators have a process for each core; its encoder learns on as many threads, PyTorch on one;
 - ``stable-baselines3``, with PyTorch on one thread and on two;
 - ``simulator`` alone: as many processes as cores that do not wait for each other, with random actions;
 - ``lockstep``: the same through the pool of processes, step by step;

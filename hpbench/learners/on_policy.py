@@ -14,6 +14,7 @@ from torch import Tensor
 from hpbench.learners import encoded, encoded_gpu, encoded_turns
 from hpbench.learners.advantage import generalised_advantage
 from hpbench.learners.encoders import EncodedActorCritic
+from hpbench.learners.external import ExternalEnvironments
 from hpbench.learners.networks import ActorCritic, Weights, forward
 from hpbench.learners.normalisation import scaled, standardised, update_moments
 from hpbench.learners.representation import plasticity, sample
@@ -30,6 +31,11 @@ class OnPolicy(TensorPopulation):
     networks: ActorCritic | EncodedActorCritic
 
     # -- rollouts
+
+    def _take_turns(self) -> None:
+        """Let the simulators have parts that step in turns, if rollouts can be collected so."""
+        if isinstance(self.environments, ExternalEnvironments):
+            self.environments.turns = encoded_turns.suits(self)
 
     @torch.no_grad()
     def _collect(self, totals: Tensor) -> None:

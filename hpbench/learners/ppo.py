@@ -21,11 +21,10 @@ from torch import Tensor
 
 from hpbench.errors import InvalidConfiguration
 from hpbench.hyperparameter import Hyperparameter, HyperparameterSpace
-from hpbench.learners import encoded_graphs, encoded_turns
+from hpbench.learners import encoded_graphs
 from hpbench.learners.advantage import standardised_advantage
 from hpbench.learners.averages import average, shares
 from hpbench.learners.encoders import EncodedActorCritic, make_encoder
-from hpbench.learners.external import ExternalEnvironments
 from hpbench.learners.graph import Graphs, room
 from hpbench.learners.native import Binding
 from hpbench.learners.networks import ActorCritic
@@ -141,8 +140,7 @@ class PPO(OnPolicy):
             self.networks = EncodedActorCritic.build(make_encoder(name, task.observation_size, self.threads), *actions)
             if config.normalize_observation:
                 raise InvalidConfiguration(f"normalize_observation is for encoder='mlp', not for {name!r}")
-            if isinstance(self.environments, ExternalEnvironments):
-                self.environments.turns = encoded_turns.suits(self)
+            self._take_turns()
         if config.compile and not encoded_graphs.suits(self):
             raise InvalidConfiguration(
                 f"compile=True is for encoders of images with device='cuda', not for {name!r} with {str(self.device)!r}"
