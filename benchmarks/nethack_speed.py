@@ -199,7 +199,7 @@ def write(folder: Path, rates: Mapping[str, Sequence[float]], cores: Sequence[in
     notes = (
         f"{operations() / 1e6:.2f} million floating-point operations of the network per step, counted. The bound is "
         "the simulator alone plus these at the speed of the matrix product, on as many cores; in lockstep: with the "
-        "simulator's processes waiting for each other after every step, as those of any learner here must. Medians "
+        "simulator's processes waiting for each other after every step, as hpbench's do not. Medians "
         "over rounds in which all subjects took turns; ratios are medians of round-wise ratios, to "
         "Stable-Baselines3 with the better number of PyTorch's threads. The load average of the machine is in the "
         "JSON file; the 33 processes of Stable-Baselines3 are part of it."

@@ -125,6 +125,25 @@ def test_neither_processes_nor_threads_change_a_bit() -> None:
     assert len(digests) == 1
 
 
+def test_training_is_that_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(2)
+
+    def train() -> torch.Tensor:
+        # Few steps, so that no rounding turns an action into another one.
+        config = replace(CONFIG, num_envs=4, num_steps=6)
+        population = PPO(dungeon(), [7, 8], config, {"update_epochs": 2, "minibatches": 2, "learning_rate": 1e-4})
+        population.train(1)
+        return population.state["parameters"]
+
+    found = train()
+    monkeypatch.setattr("hpbench.learners.glyphs_native.suits", lambda sizes, observations: False)
+    reference = train()
+    assert not torch.equal(found, reference)  # the engine had been in use
+    # Adam's first steps have the size of the learning rate, whatever that of a gradient: rounding can turn a sign.
+    close = (found - reference).abs() <= 1e-6
+    assert float(close.float().mean()) > 0.99
+
+
 @pytest.mark.parametrize(
     ("processes", "envs", "places"),
     [
