@@ -21,7 +21,7 @@ from hpbench.learners.external import ExternalEnvironments, episode_seeds
 from hpbench.learners.glyphs import Glyphs
 from hpbench.learners.rollout import DELAY, REWARD_SCALE
 from hpbench.learners.simulator_halves import Halves
-from hpbench.learners.simulator_pool import PooledSimulator, shared_pool
+from hpbench.learners.simulator_pool import PooledSimulator
 
 if TYPE_CHECKING:
     from hpbench.learners.on_policy import OnPolicy
@@ -132,10 +132,11 @@ def collect(population: OnPolicy, totals: Tensor) -> None:
         each = zip(whole.parts, whole.rows, strict=True)
         parts.append([Part(one, rows, seeds[m], own, head, task.max_episode_steps, delays[m]) for one, rows in each])
     playing = {part.simulator: part for its in parts for part in its}
+    (pool,) = {simulator.pool for simulator in playing}
     for part in playing.values():
         part.begin()
     while playing:
-        simulator = shared_pool().first(playing)
+        simulator = pool.first(playing)
         if not playing[simulator].go_on():
             del playing[simulator]
     state["env_observation"] = environments._observed(members, population.device)

@@ -1,8 +1,8 @@
 """Simulators spread over processes, for those that neither run in threads nor release the interpreter lock.
 
-A pool is a few worker processes; every simulator made from it has its copies spread over all of them. Several members,
-and their evaluations, share one pool. Observations, rewards and actions are in memory that both sides map: a step costs
-one short message to every worker and one back, whatever the number of copies, and nothing is pickled.
+A pool is a few worker processes; a simulator made from it has its copies spread over all of them, or some. Several
+members, and their evaluations, share one pool. Observations, rewards and actions are in memory that both sides map: a
+step costs one short message to every worker and one back, whatever the number of copies, and nothing is pickled.
 
 Results do not depend on the pool: copies do not know each other, so neither the number of processes nor what else they
 run changes what a simulator shows.
@@ -10,18 +10,12 @@ run changes what a simulator shows.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import pickle
 import select
-import signal
-import socket
-import subprocess
-import sys
 import time
 import weakref
-from collections import deque
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -30,10 +24,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from hpbench.errors import InvalidConfiguration, SimulatorCrash
+from hpbench.learners.simulator_process import SimulatorProcess, end_all
 from hpbench.learners.simulator_worker import (
     CLOSE,
     DONE,
-    HEADER,
     LOAD,
     MAKE,
     RESET,
@@ -41,26 +35,18 @@ from hpbench.learners.simulator_worker import (
     SHARE,
     STEP,
     map_array,
-    receive,
-    spin,
 )
 from hpbench.tasks.simulator import Simulator, SimulatorMaker, ThreadedMaker
 
 PATIENCE = 300.0
 """Seconds after which a worker that has not answered counts as stuck. Replaying long episodes takes some seconds."""
 
-GRACE = 5.0
-"""Seconds that workers have to close their simulators before they are killed, with all that they started."""
 EVERYWHERE = slice(None)
 """All processes of a pool."""
 MANY = 8
 """Cores, of which the caller can have one for itself, and the others may be kept busy waiting."""
 SPINNING = 0.005
 """Seconds to keep a core busy waiting for a message before the process sleeps, where there are many."""
-
-_BOOT = (
-    "import sys; sys.path[:] = {path!r}; from hpbench.learners.simulator_worker import work; work({socket}, {spinning})"
-)
 
 
 class SimulatorPool:
@@ -83,14 +69,14 @@ class SimulatorPool:
         self.owner = os.getpid()
         self.broken = ""
         spinning = SPINNING if count < cores and cores > MANY else 0.0
-        self.workers = [_Worker(patience, spinning) for _ in range(count)]
+        self.workers = [SimulatorProcess(patience, spinning) for _ in range(count)]
         self._poller, self._spinning = select.poll(), spinning
         self._at = {worker.channel.fileno(): worker for worker in self.workers}
         for channel in self._at:
             self._poller.register(channel, select.POLLIN)
         self._numbers = itertools.count()
         self._left: list[int] = []
-        self._end = weakref.finalize(self, _end_all, self.workers, self.owner)  # at exit, if not before
+        self._end = weakref.finalize(self, end_all, self.workers, self.owner)  # at exit, if not before
 
     @property
     def usable(self) -> bool:
@@ -207,7 +193,7 @@ class PooledSimulator:
             for worker, start, stop in zip(places, bounds[:-1], bounds[1:], strict=True)
             if stop > start
         ]
-        self._pending: list[_Worker] = []
+        self._pending: list[SimulatorProcess] = []
         self._close = weakref.finalize(self, pool.forget, number)
         self._close.atexit = False  # the pool itself is closed then
         pool.tidy()
@@ -320,7 +306,7 @@ class PooledSimulator:
         finally:
             os.close(memory)
 
-    def _send(self, worker: _Worker, operation: int, payload: bytes, memory: int | None = None) -> None:
+    def _send(self, worker: SimulatorProcess, operation: int, payload: bytes, memory: int | None = None) -> None:
         self._check()
         try:
             worker.send(operation, self.number, payload, memory)
@@ -349,89 +335,15 @@ class PooledSimulator:
         if not self.pool.usable:
             raise SimulatorCrash(self.task, self.seeds, self.pool.broken or "its pool was closed or left behind")
 
-    def _crash(self, worker: _Worker, timed_out: bool = False) -> SimulatorCrash:
+    def _crash(self, worker: SimulatorProcess, timed_out: bool = False) -> SimulatorCrash:
         """What to raise when a process is gone. The others go too: their answers no longer match the questions."""
         reason = f"it did not answer for {worker.patience:g} seconds" if timed_out else worker.exit()
         self.pool.broken = f"broken ({reason})"
         self.pool.close()
         return SimulatorCrash(self.task, self._seeds(worker), reason)
 
-    def _seeds(self, worker: _Worker) -> list[int | None]:
+    def _seeds(self, worker: SimulatorProcess) -> list[int | None]:
         return [seed for each, start, stop in self._parts if each is worker for seed in self.seeds[start:stop]]
-
-
-class _Worker:
-    """The parent's end of a worker process. Answers come in the order of the questions, whosever they are."""
-
-    def __init__(self, patience: float, spinning: float) -> None:
-        self.patience, self._spinning = patience, spinning
-        self.channel, theirs = socket.socketpair()
-        self.channel.settimeout(patience)
-        command = [sys.executable, "-c", _BOOT.format(path=sys.path, socket=theirs.fileno(), spinning=spinning)]
-        with theirs:
-            # A group of its own: what a simulator starts (Doom is a process of its own) can be ended with the worker.
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),), process_group=0
-            )
-        self._asked: deque[tuple[int, bool]] = deque()
-        self._early: dict[int, deque[tuple[int, bytes]]] = {}
-
-    def send(self, operation: int, number: int, payload: bytes, memory: int | None = None) -> None:
-        """Ask; the answer to ``CLOSE`` is nobody's."""
-        header = HEADER.pack(operation, number, len(payload))
-        if memory is None:
-            self.channel.sendall(header + payload)
-        else:
-            self.channel.sendall(header)
-            socket.send_fds(self.channel, [b"m"], [memory])
-            self.channel.sendall(payload)
-        self._asked.append((number, operation == CLOSE))
-
-    def answer(self, number: int) -> tuple[int, bytes]:
-        """The answer to that simulator's oldest question; others' answers on the way are kept for them."""
-        while not self.has(number):
-            spin(self.channel, self._spinning)
-            self.take()
-        return self._early[number].popleft()
-
-    def has(self, number: int) -> bool:
-        """Whether an answer to that simulator has been kept."""
-        return bool(self._early.get(number))
-
-    def take(self) -> int:
-        """Receive the next answer and keep it for whoever asked: the simulator's number."""
-        kind, _, size = HEADER.unpack(receive(self.channel, HEADER.size))
-        payload = receive(self.channel, size) if size else b""
-        owner, nobody = self._asked.popleft()
-        if nobody:
-            self._early.pop(owner, None)
-        else:
-            self._early.setdefault(owner, deque()).append((kind, payload))
-        return owner
-
-    def exit(self) -> str:
-        """How the process ended, in words."""
-        try:
-            code = self.process.wait(timeout=1.0)
-        except subprocess.TimeoutExpired:
-            return "its process closed the connection"
-        return f"its process was killed by signal {-code}" if code < 0 else f"its process ended with exit code {code}"
-
-
-def _end_all(workers: Sequence[_Worker], owner: int) -> None:
-    """Close the connections, at which the workers end by themselves, and see to it that they do."""
-    for worker in workers:
-        worker.channel.close()
-    if os.getpid() != owner:  # in a fork of the process that has the pool: they are not its to end
-        return
-    deadline = time.monotonic() + GRACE
-    for worker in workers:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            worker.process.wait(timeout=max(0.0, deadline - time.monotonic()))
-        if worker.process.returncode != 0:  # it did not close its simulators
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(worker.process.pid, signal.SIGKILL)
-            worker.process.wait()
 
 
 _shared: list[SimulatorPool] = []

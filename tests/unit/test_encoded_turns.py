@@ -196,7 +196,7 @@ def test_a_process_that_dies_ends_the_rollout_at_once() -> None:
 
 
 def test_a_process_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(simulator_pool, "GRACE", 0.1)
+    monkeypatch.setattr("hpbench.learners.simulator_process.GRACE", 0.1)
     use(1)
     (pool,) = simulator_pool._shared
     simulator = pool.make(DungeonMaker(), 2)
