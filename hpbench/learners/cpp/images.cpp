@@ -8,13 +8,14 @@
 
 namespace hpbench::images {
 
-Sizes::Sizes(const Arguments& a) : parameters(0), tape(0), scratch(0), packed(0) {
+Sizes::Sizes(const Arguments& a) : parameters(0), tape(0), scratch(0), packed(0), sums(0) {
     side[0] = a.side;
-    scratch = ROWS * (a.side + 2) * a.colours + 9 * a.channels[0] * a.colours;
+    scratch = ROWS * (a.side + 2) * a.colours;
     int64_t full = a.side / a.stride, inputs = a.colours;
     for (int64_t s = 0; s < a.stages; ++s) {
         const int64_t c = a.channels[s], half = full / 2, plane = half * (half + 2) * c;
         side[s + 1] = half;
+        sums = std::max({sums, 9 * c * inputs, a.blocks ? 9 * c * c : 0});
         packed += 9 * c * (inputs + 2 * a.blocks * c);
         parameters += c * (1 + 2 * a.blocks);
         tape += half * half * c / 4 + plane * (2 * a.blocks + 1);
@@ -23,32 +24,55 @@ Sizes::Sizes(const Arguments& a) : parameters(0), tape(0), scratch(0), packed(0)
         inputs = c;
     }
     parameters += packed;
-    scratch += tape;
+    scratch += tape + sums;
 }
 
 namespace {
 
-// From (outputs, 3, 3, inputs) to [outputs / 4][inputs][3][3][4]; turned: for the gradients of inputs.
-void pack(const Arguments& a, float* packed, float* turned) {
-    const float* from = a.parameters;
+// Calls `each(inputs, outputs)` for every convolution in turn.
+template <class Function>
+void for_each_layer(const Arguments& a, Function each) {
     int64_t inputs = a.colours;
     for (int64_t s = 0; s < a.stages; ++s)
         for (int64_t layer = 0; layer <= 2 * a.blocks; ++layer) {
-            const int64_t outputs = a.channels[s];
-            const float scale = s == 0 && layer == 0 ? 1.0f / 255.0f : 1.0f;
-            for (int64_t o = 0; o < outputs; ++o)
-                for (int64_t k = 0; k < 9; ++k)
-                    for (int64_t i = 0; i < inputs; ++i) {
-                        const float weight = *from++ * scale;
-                        packed[((o / 4 * inputs + i) * 9 + k) * 4 + o % 4] = weight;
-                        // The image's own gradient is never asked for, nor have its colours groups of four.
-                        if (turned && inputs % 4 == 0) turned[((i / 4 * outputs + o) * 9 + 8 - k) * 4 + i % 4] = weight;
-                    }
-            from += outputs;
-            packed += outputs * inputs * 9;
-            if (turned) turned += outputs * inputs * 9;
-            inputs = outputs;
+            each(inputs, a.channels[s]);
+            inputs = a.channels[s];
         }
+}
+
+// From (outputs, 3, 3, inputs) to [outputs / 4][inputs][3][3][4]; turned: for the gradients of inputs.
+void pack(const Arguments& a, float* packed, float* turned) {
+    const float* from = a.parameters;
+    for_each_layer(a, [&](int64_t inputs, int64_t outputs) {
+        const float scale = from == a.parameters ? 1.0f / 255.0f : 1.0f;
+        for (int64_t o = 0; o < outputs; ++o)
+            for (int64_t k = 0; k < 9; ++k)
+                for (int64_t i = 0; i < inputs; ++i) {
+                    const float weight = *from++ * scale;
+                    packed[((o / 4 * inputs + i) * 9 + k) * 4 + o % 4] = weight;
+                    // The image's own gradient is never asked for, nor have its colours groups of four.
+                    if (turned && inputs % 4 == 0) turned[((i / 4 * outputs + o) * 9 + 8 - k) * 4 + i % 4] = weight;
+                }
+        from += outputs;
+        packed += outputs * inputs * 9;
+        if (turned) turned += outputs * inputs * 9;
+    });
+}
+
+// The gradient in the order of the parameters: weights (outputs, 3, 3, inputs) from [outputs / 4][inputs][3 rows][4][3 columns].
+void unpack(const Arguments& a, const float* from) {
+    float* to = a.gradient;
+    for_each_layer(a, [&](int64_t inputs, int64_t outputs) {
+        const float scale = to == a.gradient ? 1.0f / 255.0f : 1.0f;
+        for (int64_t o = 0; o < outputs; ++o)
+            for (int64_t ky = 0; ky < 3; ++ky)
+                for (int64_t kx = 0; kx < 3; ++kx)
+                    for (int64_t i = 0; i < inputs; ++i)
+                        *to++ = from[((o / 4 * inputs + i) * 3 + ky) * 12 + o % 4 * 3 + kx] * scale;
+        from += 9 * outputs * inputs;
+        to = std::copy_n(from, outputs, to);
+        from += outputs;
+    });
 }
 
 void run(const Arguments& a, bool back) {
@@ -79,12 +103,9 @@ void run(const Arguments& a, bool back) {
     loop(0);
     for (auto& helper : helpers) helper.join();
     if (!back) return;
-    const int64_t first = 9 * a.channels[0] * a.colours;
-    for (int64_t k = 0; k < sizes.parameters; ++k) {
-        float sum = 0.0f;
-        for (int64_t p = 0; p < parts; ++p) sum += gradients[p * sizes.parameters + k];
-        a.gradient[k] = k < first ? sum * (1.0f / 255.0f) : sum;
-    }
+    for (int64_t k = 0; k < sizes.parameters; ++k)
+        for (int64_t p = 1; p < parts; ++p) gradients[k] += gradients[p * sizes.parameters + k];
+    unpack(a, gradients);
 }
 
 }  // namespace

@@ -34,6 +34,7 @@ struct Layer {
 struct Sizes {
     int64_t side[LARGEST + 1];  // of each stage's input; then of the last output
     int64_t parameters, tape, scratch, packed;
+    int64_t sums;  // of the layer with the most weights, waiting for more pixels
     explicit Sizes(const Arguments& a);
 };
 

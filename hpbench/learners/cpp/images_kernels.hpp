@@ -9,6 +9,8 @@ typedef float vf __attribute__((vector_size(4 * LANES)));
 typedef int32_t vi __attribute__((vector_size(4 * LANES)));
 typedef int8_t vb __attribute__((vector_size(LANES)));
 typedef float v8 __attribute__((vector_size(32)));
+typedef float v4 __attribute__((vector_size(16)));
+typedef int32_t vi4 __attribute__((vector_size(16)));
 typedef int32_t vi8 __attribute__((vector_size(32)));
 typedef uint8_t b8 __attribute__((vector_size(8)));
 typedef uint8_t b16 __attribute__((vector_size(16)));
@@ -29,20 +31,6 @@ inline vf load_once(const float* p) {
     return load(p);
 }
 inline vf rectified(vf x) { return x < 0.0f ? vf{} : x; }  // NaN stays NaN
-
-// Sum over lanes, eight by eight.
-inline float eight(v8 x) {
-    v8 y = x + __builtin_shuffle(x, (vi8{4, 5, 6, 7, 0, 1, 2, 3}));
-    v8 z = y + __builtin_shuffle(y, (vi8{2, 3, 0, 1, 6, 7, 4, 5}));
-    return z[0] + z[1];
-}
-inline void add_lanes(float* to, const vf& x) {
-    v8 part;
-    for (int i = 0; i < LANES; i += 8) {
-        std::memcpy(&part, reinterpret_cast<const float*>(&x) + i, sizeof part);
-        *to += eight(part);
-    }
-}
 
 struct Plane {
     float* at;  // the first pixel, behind the zero column
@@ -120,135 +108,6 @@ inline void convolve(In&& in, const Plane& out, const float* weights, const floa
     }
 }
 
-constexpr int64_t SUMS = 12 * LANES;
-
-// Goes on with the sums [4 outputs][3 columns of the kernel] of input times gradient of the output, over some rows. In line,
-// GCC 12 kept the sums in memory.
-template <int STRIDE>
-__attribute__((noinline)) void add_rows(float* sums, int64_t rows, const float* seen, int64_t seen_row, const float* back, int64_t back_row,
-                     int64_t channel, int64_t side) {
-    vf acc[4][3];
-    for (int k = 0; k < 4; ++k)
-        for (int kx = 0; kx < 3; ++kx) acc[k][kx] = load(sums + (3 * k + kx) * LANES);
-    for (int64_t y = 0; y < rows; ++y, seen += seen_row, back += back_row) {
-        for (int64_t x = 0; x < side; ++x) {
-            vf pixel[3];
-            for (int kx = 0; kx < 3; ++kx) pixel[kx] = load_once(seen + (STRIDE * x + kx - 1) * LANES);
-            for (int k = 0; k < 4; ++k) {
-                const vf g = load_once(back + k * channel + x * LANES);
-                for (int kx = 0; kx < 3; ++kx) acc[k][kx] += g * pixel[kx];
-            }
-        }
-    }
-    for (int k = 0; k < 4; ++k)
-        for (int kx = 0; kx < 3; ++kx) store(sums + (3 * k + kx) * LANES, acc[k][kx]);
-}
-
-inline void add_bias_gradients(const Plane& out, float* biases) {
-    for (int64_t c = 0; c < out.channels; c += 4) {
-        vf sum[4] = {};
-        for (int64_t y = 0; y < out.side; ++y)
-            for (int64_t x = 0; x < out.side; ++x)
-                for (int k = 0; k < 4; ++k) sum[k] += load(out(y) + (c + k) * out.channel + x * LANES);
-        for (int k = 0; k < 4; ++k) add_lanes(biases + c + k, sum[k]);
-    }
-}
-
-// To the gradients of the weights (outputs, 3, 3, inputs) that row `ky` of the kernel has for input `i` and 4 outputs.
-inline void add_sums(const float* sums, int64_t ky, int64_t i, int64_t inputs, float* weights) {
-    for (int k = 0; k < 4; ++k)
-        for (int kx = 0; kx < 3; ++kx) add_lanes(weights + ((k * 3 + ky) * 3 + kx) * inputs + i, load(sums + (3 * k + kx) * LANES));
-}
-
-// Adds the gradients of weights and biases.
-inline void add_gradients(const Plane& in, const Plane& out, float* weights, float* biases) {
-    add_bias_gradients(out, biases);
-    for (int64_t c = 0; c < out.channels; c += 4)
-        for (int64_t i = 0; i < in.channels; ++i)
-            for (int64_t ky = 0; ky < 3; ++ky) {
-                float sums[SUMS] = {};
-                const int64_t y = ky == 0, rows = out.side - (ky != 1);
-                add_rows<1>(sums, rows, in(y - 1 + ky) + i * in.channel, in.row, out(y) + c * out.channel, out.row,
-                            out.channel, out.side);
-                add_sums(sums, ky, i, in.channels, weights + c * 9 * in.channels);
-            }
-}
-
-// The same for the first convolution, row by row of the image, which is too large for the processor's caches: the sums
-// wait in `sums`.
-template <int STRIDE, class Image>
-inline void add_image_gradients(Image&& in, const Plane& out, float* weights, float* biases, float* sums) {
-    add_bias_gradients(out, biases);
-    std::fill(sums, sums + out.channels / 4 * in.channels * 3 * SUMS, 0.0f);
-    for (int64_t y = 0; y < out.side; ++y) {
-        const Under under(in, y, STRIDE);
-        float* sum = sums;
-        for (int64_t c = 0; c < out.channels; c += 4)
-            for (int64_t i = 0; i < in.channels; ++i)
-                for (int64_t ky = 0; ky < 3; ++ky, sum += SUMS)
-                    if (under.rows[ky])
-                        add_rows<STRIDE>(sum, 1, under.rows[ky] + i * in.channel, 0, out(y) + c * out.channel, 0, out.channel,
-                                         out.side);
-    }
-    for (int64_t c = 0; c < out.channels; c += 4)
-        for (int64_t i = 0; i < in.channels; ++i)
-            for (int64_t ky = 0; ky < 3; ++ky, sums += SUMS) add_sums(sums, ky, i, in.channels, weights + c * 9 * in.channels);
-}
-
-// The largest of 3 by 3 pixels, every second row and column; which it was, goes to `index` [row][channel][column][lane].
-template <int ROW, int COLUMN>
-inline void largest(const float* from, const Plane& in, float* to, int8_t* index) {
-    vf best = load(from + ROW * in.row + COLUMN * LANES);
-    vi which = vi{} + (ROW * 3 + COLUMN);
-    for (int ky = ROW; ky < 3; ++ky)
-        for (int kx = COLUMN; kx < 3; ++kx) {
-            vf other = load(from + ky * in.row + kx * LANES);
-            which = other > best ? vi{} + (ky * 3 + kx) : which;
-            best = other > best ? other : best;
-        }
-    store(to, best);
-    vb narrow = __builtin_convertvector(which, vb);
-    std::memcpy(index, &narrow, sizeof narrow);
-}
-inline void pool(const Plane& in, const Plane& out, int8_t* index) {
-    for (int64_t y = 0; y < out.side; ++y)
-        for (int64_t c = 0; c < out.channels; ++c)
-            for (int64_t x = 0; x < out.side; ++x, index += LANES) {
-                const float* from = in.at + (2 * y - 1) * in.row + c * in.channel + (2 * x - 1) * LANES;
-                float* to = out.at + y * out.row + c * out.channel + x * LANES;
-                if (y == 0)
-                    x == 0 ? largest<1, 1>(from, in, to, index) : largest<1, 0>(from, in, to, index);
-                else
-                    x == 0 ? largest<0, 1>(from, in, to, index) : largest<0, 0>(from, in, to, index);
-            }
-}
-
-// Its way back: `in` becomes the gradient of what was pooled.
-template <int ROW, int COLUMN>
-inline void spread(float* to, const Plane& in, vf g, const int8_t* index) {
-    vb narrow;
-    std::memcpy(&narrow, index, sizeof narrow);
-    vi which = __builtin_convertvector(narrow, vi);
-    for (int ky = ROW; ky < 3; ++ky)
-        for (int kx = COLUMN; kx < 3; ++kx) {
-            float* p = to + ky * in.row + kx * LANES;
-            store(p, load(p) + (which == ky * 3 + kx ? g : vf{}));
-        }
-}
-inline void unpool(const Plane& in, const Plane& out, const int8_t* index) {
-    std::memset(in.whole(), 0, in.size() * sizeof(float));
-    for (int64_t y = 0; y < out.side; ++y)
-        for (int64_t c = 0; c < out.channels; ++c)
-            for (int64_t x = 0; x < out.side; ++x, index += LANES) {
-                float* to = in.at + (2 * y - 1) * in.row + c * in.channel + (2 * x - 1) * LANES;
-                const vf g = load(out.at + y * out.row + c * out.channel + x * LANES);
-                if (y == 0)
-                    x == 0 ? spread<1, 1>(to, in, g, index) : spread<1, 0>(to, in, g, index);
-                else
-                    x == 0 ? spread<0, 1>(to, in, g, index) : spread<0, 0>(to, in, g, index);
-            }
-}
-
 template <class Function>
 inline void each(const Plane& p, Function function) {
     float* at = p.whole();
@@ -277,7 +136,7 @@ struct Scratch {
     Scratch(const Arguments& a, const Sizes& sizes, float* memory) {
         image = plane(memory, a.colours, a.side, ROWS);
         sums = memory;
-        memory += a.channels[0] / 4 * a.colours * 3 * SUMS;
+        memory += sizes.sums * LANES;
         for (int64_t s = 0; s < a.stages; ++s) {
             full[s] = plane(memory, a.channels[s], s == 0 ? a.side / a.stride : sizes.side[s]);
             for (Plane& p : back[s]) p = plane(memory, a.channels[s], sizes.side[s + 1]);
@@ -286,75 +145,9 @@ struct Scratch {
     }
 };
 
-inline v8 eight_numbers(const uint8_t* bytes) {
-#ifdef __AVX2__  // GCC 12 takes many instructions for the portable way
-    return (v8)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes))));
-#else
-    b8 some;
-    std::memcpy(&some, bytes, sizeof some);
-    return __builtin_convertvector(__builtin_convertvector(some, vi8), v8);
-#endif
-}
-
-// Bytes of two vectors in turn: of their first halves, and of their second.
-inline b16 low_bytes(b16 x, b16 y) {
-    return __builtin_shuffle(x, y, (b16{0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23}));
-}
-inline b16 high_bytes(b16 x, b16 y) {
-    return __builtin_shuffle(x, y, (b16{8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31}));
-}
-
-// Bytes of 8 images, 16 bytes each from `step` to `step`, side by side: [byte][image].
-inline void transpose(const uint8_t* from, int64_t step, uint8_t* to) {
-    b16 x[8], y[8];
-    for (int i = 0; i < 8; ++i) std::memcpy(&x[i], from + i * step, sizeof x[i]);
-    for (int i = 0; i < 4; ++i) y[2 * i] = low_bytes(x[i], x[i + 4]), y[2 * i + 1] = high_bytes(x[i], x[i + 4]);
-    for (int i = 0; i < 4; ++i) x[2 * i] = low_bytes(y[i], y[i + 4]), x[2 * i + 1] = high_bytes(y[i], y[i + 4]);
-    for (int i = 0; i < 4; ++i) y[2 * i] = low_bytes(x[i], x[i + 4]), y[2 * i + 1] = high_bytes(x[i], x[i + 4]);
-    std::memcpy(to, y, sizeof y);
-}
-
-// A row of the images from `first` on; where there are none any more, zeros.
-inline void read_row(const Arguments& a, const Plane& image, int64_t first, int64_t y, float* row) {
-    const int64_t line = a.side * a.colours, size = a.side * line;
-    for (int half = 0; half < LANES; half += 8) {
-        const int64_t there = std::min<int64_t>(8, a.batch - first - half);
-        const uint8_t* from = a.pixels + (first + half) * size + y * line;
-        float* to = row + half;
-        int64_t place = 0, c = 0;
-        for (int64_t k = 0; k < line; k += 16) {
-            uint8_t block[128];
-            const int64_t bytes = std::min<int64_t>(16, line - k);
-            if (there >= 8 && bytes == 16) {
-                transpose(from + k, size, block);
-            } else {
-                uint8_t some[128] = {};
-                for (int64_t lane = 0; lane < there; ++lane) std::memcpy(some + 16 * lane, from + lane * size + k, bytes);
-                transpose(some, 16, block);
-            }
-            for (int64_t j = 0; j < bytes; ++j) {
-                v8 numbers = eight_numbers(block + 8 * j);
-                std::memcpy(to + place, &numbers, sizeof numbers);
-                place += image.channel;
-                if (++c == a.colours) c = 0, place += LANES - a.colours * image.channel;
-            }
-        }
-    }
-}
-
-// Images that are read row by row, from the top on, when a row is asked for; the last ROWS of them stay.
-struct Image {
-    const Arguments& a;
-    const Plane& memory;
-    int64_t first, row, channel, channels, side, read = 0;
-    Image(const Arguments& a, const Plane& memory, int64_t first)
-        : a(a), memory(memory), first(first), row(memory.row), channel(memory.channel), channels(memory.channels),
-          side(a.side) {}
-    const float* operator()(int64_t y) {
-        for (; read <= y; ++read) read_row(a, memory, first, read, memory.at + read % ROWS * row);
-        return memory.at + y % ROWS * row;
-    }
-};
+#include "images_gradients.hpp"
+#include "images_pool.hpp"
+#include "images_read.hpp"
 
 inline void first_convolution(Image in, const Plane& out, const float* w, const float* b) {
     in.a.stride == 2 ? convolve<2>(in, out, w, b) : convolve<1>(in, out, w, b);
@@ -432,7 +225,7 @@ void backward(const Work& work) {
             float* biases = to - out.channels;
             to = biases - out.channels * in.channels * 9;
             w -= out.channels * in.channels * 9;
-            image ? first_gradients(Image(a, in, first), out, to, biases, scratch.sums) : add_gradients(in, out, to, biases);
+            image ? first_gradients(Image(a, in, first), out, to, biases, scratch.sums) : add_gradients(in, out, to, biases, scratch.sums);
         };
         for (int64_t s = a.stages; s-- > 0;) {
             const Plane &back = scratch.back[s][0], &inner = scratch.back[s][1], &more = scratch.back[s][2];

@@ -1,0 +1,71 @@
+// Reading images into vectors: included by `images_kernels.hpp`.
+
+inline v8 eight_numbers(const uint8_t* bytes) {
+#ifdef __AVX2__  // GCC 12 takes many instructions for the portable way
+    return (v8)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes))));
+#else
+    b8 some;
+    std::memcpy(&some, bytes, sizeof some);
+    return __builtin_convertvector(__builtin_convertvector(some, vi8), v8);
+#endif
+}
+
+// Bytes of two vectors in turn: of their first halves, and of their second.
+inline b16 low_bytes(b16 x, b16 y) {
+    return __builtin_shuffle(x, y, (b16{0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23}));
+}
+inline b16 high_bytes(b16 x, b16 y) {
+    return __builtin_shuffle(x, y, (b16{8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31}));
+}
+
+// Bytes of 8 images, 16 bytes each from `step` to `step`, side by side: [byte][image].
+inline void transpose(const uint8_t* from, int64_t step, uint8_t* to) {
+    b16 x[8], y[8];
+    for (int i = 0; i < 8; ++i) std::memcpy(&x[i], from + i * step, sizeof x[i]);
+    for (int i = 0; i < 4; ++i) y[2 * i] = low_bytes(x[i], x[i + 4]), y[2 * i + 1] = high_bytes(x[i], x[i + 4]);
+    for (int i = 0; i < 4; ++i) x[2 * i] = low_bytes(y[i], y[i + 4]), x[2 * i + 1] = high_bytes(y[i], y[i + 4]);
+    for (int i = 0; i < 4; ++i) y[2 * i] = low_bytes(x[i], x[i + 4]), y[2 * i + 1] = high_bytes(x[i], x[i + 4]);
+    std::memcpy(to, y, sizeof y);
+}
+
+// A row of the images from `first` on; where there are none any more, zeros.
+inline void read_row(const Arguments& a, const Plane& image, int64_t first, int64_t y, float* row) {
+    const int64_t line = a.side * a.colours, size = a.side * line;
+    for (int half = 0; half < LANES; half += 8) {
+        const int64_t there = std::min<int64_t>(8, a.batch - first - half);
+        const uint8_t* from = a.pixels + (first + half) * size + y * line;
+        float* to = row + half;
+        int64_t place = 0, c = 0;
+        for (int64_t k = 0; k < line; k += 16) {
+            uint8_t block[128];
+            const int64_t bytes = std::min<int64_t>(16, line - k);
+            if (there >= 8 && bytes == 16) {
+                transpose(from + k, size, block);
+            } else {
+                uint8_t some[128] = {};
+                for (int64_t lane = 0; lane < there; ++lane) std::memcpy(some + 16 * lane, from + lane * size + k, bytes);
+                transpose(some, 16, block);
+            }
+            for (int64_t j = 0; j < bytes; ++j) {
+                v8 numbers = eight_numbers(block + 8 * j);
+                std::memcpy(to + place, &numbers, sizeof numbers);
+                place += image.channel;
+                if (++c == a.colours) c = 0, place += LANES - a.colours * image.channel;
+            }
+        }
+    }
+}
+
+// Images that are read row by row, from the top on, when a row is asked for; the last ROWS of them stay.
+struct Image {
+    const Arguments& a;
+    const Plane& memory;
+    int64_t first, row, channel, channels, side, read = 0;
+    Image(const Arguments& a, const Plane& memory, int64_t first)
+        : a(a), memory(memory), first(first), row(memory.row), channel(memory.channel), channels(memory.channels),
+          side(a.side) {}
+    const float* operator()(int64_t y) {
+        for (; read <= y; ++read) read_row(a, memory, first, read, memory.at + read % ROWS * row);
+        return memory.at + y % ROWS * row;
+    }
+};
