@@ -24,7 +24,7 @@ UNIT = 16
 """Images that are computed together."""
 _LARGEST = 8
 _SIZES = ("batch", "side", "colours", "stride", "stages", "blocks", "threads", "lanes")
-_POINTERS = ("pixels", "parameters", "workspace", "tape", "flat", "flat_gradient", "gradient")
+_POINTERS = ("pixels", "rows", "parameters", "workspace", "tape", "flat", "flat_gradient", "gradient", "means")
 
 
 class _Arguments(ctypes.Structure):

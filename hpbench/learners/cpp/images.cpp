@@ -1,10 +1,7 @@
-// The C interface of the convolutions, and their threads.
-#include "images.hpp"
+// The C interface of the convolutions, and what their passes over a batch have in common.
+#include "images_passes.hpp"
 
 #include <algorithm>
-#include <atomic>
-#include <thread>
-#include <vector>
 
 namespace hpbench::images {
 
@@ -75,37 +72,53 @@ void unpack(const Arguments& a, const float* from) {
     });
 }
 
-void run(const Arguments& a, bool back) {
+}  // namespace
+
+Passes::Passes(const Arguments& a, bool back) : a(a), sizes(a) {
+    packed_ = a.workspace;
+    turned_ = packed_ + sizes.packed;
+    gradients_ = turned_ + sizes.packed;
+    scratch_ = gradients_ + PARTS * sizes.parameters;
+    end = scratch_ + a.threads * UNIT * sizes.scratch;
+    pack(a, packed_, back ? turned_ : nullptr);
+    if (back) std::fill(gradients_, scratch_, 0.0f);
+}
+
+int64_t Passes::room(const Arguments& a) {
     const Sizes sizes(a);
-    float* packed = a.workspace;
-    float* turned = packed + sizes.packed;
-    float* gradients = turned + sizes.packed;
-    float* scratch = gradients + PARTS * sizes.parameters;
-    pack(a, packed, back ? turned : nullptr);
-    if (back) std::fill(gradients, scratch, 0.0f);
-    const int64_t units = (a.batch + UNIT - 1) / UNIT, parts = std::min(PARTS, units);
-    const auto work = a.lanes == 16 ? (back ? wide::backward : wide::forward) : (back ? narrow::backward : narrow::forward);
-    // Threads take unit after unit: the first one of each part, then the second ones, so that nobody waits for long at the
-    // end. On the way back, a unit is added to its part's sums when the one before has been.
-    std::atomic<int64_t> next{0}, done[PARTS] = {};
-    auto loop = [&](int64_t thread) {
-        float* own = scratch + thread * UNIT * sizes.scratch;
-        for (int64_t k = next++; k < (units + parts - 1) / parts * parts; k = next++) {
-            const int64_t p = k % parts, unit = p * units / parts + k / parts;
-            if (unit >= (p + 1) * units / parts) continue;
-            while (back && done[p].load(std::memory_order_acquire) < k / parts) std::this_thread::yield();
-            work(Work{a, sizes, packed, turned, own, gradients + p * sizes.parameters, unit, unit + 1});
-            done[p].store(k / parts + 1, std::memory_order_release);
-        }
-    };
-    std::vector<std::thread> helpers;
-    for (int64_t i = 1; i < std::min(a.threads, units); ++i) helpers.emplace_back(loop, i);
-    loop(0);
-    for (auto& helper : helpers) helper.join();
-    if (!back) return;
+    return 2 * sizes.packed + PARTS * sizes.parameters + a.threads * UNIT * sizes.scratch;
+}
+
+Work Passes::work(const Place& place, float* tape) const {
+    float* own = scratch_ + place.thread * UNIT * sizes.scratch;
+    return {a, sizes, packed_, turned_, own, tape, gradients_ + place.part * sizes.parameters, place.unit};
+}
+
+void Passes::forward(const Place& place, float* tape) const {
+    (a.lanes == 16 ? wide::forward : narrow::forward)(work(place, tape));
+}
+
+void Passes::backward(const Place& place, float* tape) const {
+    (a.lanes == 16 ? wide::backward : narrow::backward)(work(place, tape));
+}
+
+void Passes::finish() const {
     for (int64_t k = 0; k < sizes.parameters; ++k)
-        for (int64_t p = 1; p < parts; ++p) gradients[k] += gradients[p * sizes.parameters + k];
-    unpack(a, gradients);
+        for (int64_t p = 1; p < parts(a); ++p) gradients_[k] += gradients_[p * sizes.parameters + k];
+    unpack(a, gradients_);
+}
+
+namespace {
+
+void run(const Arguments& a, bool back) {
+    const Passes passes(a, back);
+    for_each_unit(a, [&](const Place& place, auto wait) {
+        float* tape = a.tape ? a.tape + place.unit * UNIT * passes.sizes.tape : nullptr;
+        if (!back) return passes.forward(place, tape);
+        wait();
+        passes.backward(place, tape);
+    });
+    if (back) passes.finish();
 }
 
 }  // namespace
@@ -119,10 +132,7 @@ int64_t hpbench_images_arguments_size() { return sizeof(Arguments); }
 int64_t hpbench_images_lanes() { return hpbench::images::wide::available() ? 16 : 8; }
 // Floats of the tape for 16 images, and of the workspace.
 int64_t hpbench_images_tape(const Arguments* a) { return hpbench::images::UNIT * hpbench::images::Sizes(*a).tape; }
-int64_t hpbench_images_workspace(const Arguments* a) {
-    const hpbench::images::Sizes sizes(*a);
-    return 2 * sizes.packed + hpbench::images::PARTS * sizes.parameters + a->threads * hpbench::images::UNIT * sizes.scratch;
-}
+int64_t hpbench_images_workspace(const Arguments* a) { return hpbench::images::Passes::room(*a); }
 void hpbench_images_forward(const Arguments* a) { hpbench::images::run(*a, false); }
 void hpbench_images_backward(const Arguments* a) { hpbench::images::run(*a, true); }
 }

@@ -18,12 +18,15 @@ struct Arguments {
     int64_t batch, side, colours, stride, stages, blocks, threads, lanes;
     int64_t channels[LARGEST];
     const uint8_t* pixels;    // [batch, side * side * colours]
+    const int64_t* rows;      // which of the pixels' rows the batch is; null: all in their order
     const float* parameters;  // of the convolutions: weights (outputs, 3, 3, inputs), biases, weights, ...
     float* workspace;         // zeros at first; what is in it afterwards may be left there
     float* tape;              // what the way back needs; null: nobody will go back
     float* flat;              // [batch, last side * last side * last channels], rectified
     const float* flat_gradient;
     float* gradient;  // as parameters
+    float* means;     // [batch, sum of channels]: of each stage's outputs over the image; null: nobody asks
+    int64_t row(int64_t image) const { return rows ? rows[image] : image; }
 };
 
 // One convolution: how many numbers it reads from and writes to, and where it is among the parameters.
@@ -38,14 +41,15 @@ struct Sizes {
     explicit Sizes(const Arguments& a);
 };
 
-// The two passes over the units [first, last), with a thread's own scratch memory.
+// The two passes over a unit, with a thread's own scratch memory.
 struct Work {
     const Arguments& a;
     const Sizes& sizes;
     const float *packed, *turned;  // weights for convolutions, and for gradients of their inputs
     float* scratch;
-    float* gradient;
-    int64_t first, last;
+    float* tape;      // of the unit; null: nobody will go back
+    float* gradient;  // to be added to
+    int64_t unit;
 };
 
 namespace narrow {

@@ -98,12 +98,13 @@ inline void add_bias_gradients(const Plane& out, float* biases) {
 inline void add_gradients(const Plane& in, const Plane& out, float* weights, float* biases, float* sums) {
     add_bias_gradients(out, biases);
     const int64_t together = std::clamp<int64_t>(TOGETHER / out.side, 1, out.side);
+    const int64_t apart = together < out.side ? SUMS : 0;  // sums that need not wait are all made in one place
     for (int64_t y = 0; y < out.side; y += together) {
         const bool end = y + together >= out.side;
         float *sum = sums, *to = weights;
         for (int64_t c = 0; c < out.channels; c += 4)
             for (int64_t i = 0; i < in.channels; ++i)
-                for (int64_t ky = 0; ky < 3; ++ky, sum += SUMS, to += 12) {
+                for (int64_t ky = 0; ky < 3; ++ky, sum += apart, to += 12) {
                     const int64_t first = std::max<int64_t>(y, ky == 0), last = std::min(y + together, out.side - (ky == 2));
                     if (first < last)
                         add_rows<1>(sum, y == 0, last - first, in(first - 1 + ky) + i * in.channel, in.row,

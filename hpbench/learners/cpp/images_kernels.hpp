@@ -157,11 +157,26 @@ inline void first_gradients(Image in, const Plane& out, float* weights, float* b
                      : add_image_gradients<1>(in, out, weights, biases, sums);
 }
 
+// Means over the image of each channel, of those images that are there; where the next stage's go.
+inline float* average(const Arguments& a, const Plane& output, int64_t first, float* means) {
+    int64_t width = 0;
+    for (int64_t s = 0; s < a.stages; ++s) width += a.channels[s];
+    for (int64_t c = 0; c < output.channels; ++c) {
+        vf sum{};
+        for (int64_t y = 0; y < output.side; ++y)
+            for (int64_t x = 0; x < output.side; ++x) sum += load(output(y) + c * output.channel + x * LANES);
+        for (int lane = 0; lane < LANES && first + lane < a.batch; ++lane)
+            means[(first + lane) * width + c] = sum[lane] / static_cast<float>(output.side * output.side);
+    }
+    return means + output.channels;
+}
+
 void forward(const Work& work) {
     const Arguments& a = work.a;
     const Scratch scratch(a, work.sizes, work.scratch);
-    for (int64_t first = work.first * UNIT; first < work.last * UNIT; first += LANES) {
-        const Tape tape(a, work.sizes, a.tape ? a.tape + first * work.sizes.tape : scratch.tape);
+    for (int64_t k = 0; k < UNIT; k += LANES) {
+        const int64_t first = work.unit * UNIT + k;
+        const Tape tape(a, work.sizes, work.tape ? work.tape + k * work.sizes.tape : scratch.tape);
         const float *w = work.packed, *from = a.parameters;
         int64_t inputs = a.colours;
         auto bias = [&](int64_t outputs) {  // and on to the next layer
@@ -170,6 +185,7 @@ void forward(const Work& work) {
             from += outputs;
             return here;
         };
+        float* means = a.means;
         for (int64_t s = 0; s < a.stages; ++s) {
             const int64_t outputs = a.channels[s];
             const Plane &output = tape.output[s], &more = scratch.back[s][0];
@@ -190,6 +206,7 @@ void forward(const Work& work) {
                 w += outputs * outputs * 9;
                 each(output, [&](float* p, int64_t k) { store(p, load(p) + load(more.whole() + k)); });
             }
+            if (means) means = average(a, output, first, means);
         }
         const Plane& last = tape.output[a.stages - 1];
         const int64_t width = last.side * last.side * last.channels;
@@ -206,8 +223,9 @@ void forward(const Work& work) {
 void backward(const Work& work) {
     const Arguments& a = work.a;
     const Scratch scratch(a, work.sizes, work.scratch);
-    for (int64_t first = work.first * UNIT; first < work.last * UNIT; first += LANES) {
-        const Tape tape(a, work.sizes, a.tape + first * work.sizes.tape);
+    for (int64_t k = 0; k < UNIT; k += LANES) {
+        const int64_t first = work.unit * UNIT + k;
+        const Tape tape(a, work.sizes, work.tape + k * work.sizes.tape);
         const Plane &last = tape.output[a.stages - 1], &start = scratch.back[a.stages - 1][0];
         const int64_t width = last.side * last.side * last.channels;
         for (int64_t y = 0; y < last.side; ++y)

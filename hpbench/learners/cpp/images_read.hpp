@@ -18,10 +18,10 @@ inline b16 high_bytes(b16 x, b16 y) {
     return __builtin_shuffle(x, y, (b16{8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31}));
 }
 
-// Bytes of 8 images, 16 bytes each from `step` to `step`, side by side: [byte][image].
-inline void transpose(const uint8_t* from, int64_t step, uint8_t* to) {
+// Bytes of 8 images, 16 bytes each from place `k` on, side by side: [byte][image].
+inline void transpose(const uint8_t* const* from, int64_t k, uint8_t* to) {
     b16 x[8], y[8];
-    for (int i = 0; i < 8; ++i) std::memcpy(&x[i], from + i * step, sizeof x[i]);
+    for (int i = 0; i < 8; ++i) std::memcpy(&x[i], from[i] + k, sizeof x[i]);
     for (int i = 0; i < 4; ++i) y[2 * i] = low_bytes(x[i], x[i + 4]), y[2 * i + 1] = high_bytes(x[i], x[i + 4]);
     for (int i = 0; i < 4; ++i) x[2 * i] = low_bytes(y[i], y[i + 4]), x[2 * i + 1] = high_bytes(y[i], y[i + 4]);
     for (int i = 0; i < 4; ++i) y[2 * i] = low_bytes(x[i], x[i + 4]), y[2 * i + 1] = high_bytes(x[i], x[i + 4]);
@@ -32,19 +32,22 @@ inline void transpose(const uint8_t* from, int64_t step, uint8_t* to) {
 inline void read_row(const Arguments& a, const Plane& image, int64_t first, int64_t y, float* row) {
     const int64_t line = a.side * a.colours, size = a.side * line;
     for (int half = 0; half < LANES; half += 8) {
-        const int64_t there = std::min<int64_t>(8, a.batch - first - half);
-        const uint8_t* from = a.pixels + (first + half) * size + y * line;
+        const int64_t there = std::clamp<int64_t>(a.batch - first - half, 0, 8);
+        const uint8_t* from[8];
+        for (int64_t i = 0; i < there; ++i) from[i] = a.pixels + a.row(first + half + i) * size + y * line;
         float* to = row + half;
         int64_t place = 0, c = 0;
         for (int64_t k = 0; k < line; k += 16) {
             uint8_t block[128];
             const int64_t bytes = std::min<int64_t>(16, line - k);
-            if (there >= 8 && bytes == 16) {
-                transpose(from + k, size, block);
+            if (there == 8 && bytes == 16) {
+                transpose(from, k, block);
             } else {
-                uint8_t some[128] = {};
-                for (int64_t lane = 0; lane < there; ++lane) std::memcpy(some + 16 * lane, from + lane * size + k, bytes);
-                transpose(some, 16, block);
+                uint8_t some[8][16] = {};
+                const uint8_t* all[8];
+                for (int64_t i = 0; i < 8; ++i) all[i] = some[i];
+                for (int64_t i = 0; i < there; ++i) std::memcpy(some[i], from[i] + k, bytes);
+                transpose(all, 0, block);
             }
             for (int64_t j = 0; j < bytes; ++j) {
                 v8 numbers = eight_numbers(block + 8 * j);
