@@ -43,7 +43,7 @@ def _library() -> Any:
     library = native._library()
     if isinstance(library, str):
         return None
-    for name in ("arguments_size", "lanes", "tape", "workspace"):
+    for name in ("arguments_size", "lanes", "tape", "workspace", "policy_size", "policy_workspace"):
         getattr(library, f"hpbench_images_{name}").restype = ctypes.c_int64
     assert library.hpbench_images_arguments_size() == ctypes.sizeof(_Arguments), "cpp/images.hpp differs: build again"
     return library
@@ -138,9 +138,9 @@ class _Convolutions(torch.autograd.Function):
         return gradient, None, None, None
 
 
-def _arguments(sizes: Impala, parameters: Tensor, images: Tensor, threads: int) -> Any:
+def _arguments(sizes: Impala, parameters: Tensor, images: Tensor, threads: int, kind: Any = _Arguments) -> Any:
     assert images.shape[1] == sizes.observation_size
-    arguments = _Arguments(
+    arguments = kind(
         batch=len(images), side=sizes.side, colours=sizes.colours, stride=sizes.stride, stages=len(sizes.channels),
         blocks=sizes.blocks, threads=threads, lanes=lanes(), pixels=images.data_ptr(), parameters=parameters.data_ptr(),
     )  # fmt: skip
