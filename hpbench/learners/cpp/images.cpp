@@ -12,11 +12,11 @@ Sizes::Sizes(const Arguments& a) : parameters(0), tape(0), scratch(0), packed(0)
     for (int64_t s = 0; s < a.stages; ++s) {
         const int64_t c = a.channels[s], half = full / 2, plane = half * (half + 2) * c;
         side[s + 1] = half;
-        sums = std::max({sums, 9 * c * inputs, a.blocks ? 9 * c * c : 0});
+        sums = std::max({sums, 9 * c * inputs + c, a.blocks ? 9 * c * c : 0});
         packed += 9 * c * (inputs + 2 * a.blocks * c);
         parameters += c * (1 + 2 * a.blocks);
         tape += half * half * c / 4 + plane * (2 * a.blocks + 1);
-        scratch += full * (full + 2) * c + 3 * plane;
+        scratch += (s == 0 ? ROWS : full) * (full + 2) * c + 2 * plane;
         full = half;
         inputs = c;
     }

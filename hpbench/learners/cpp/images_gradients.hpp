@@ -116,20 +116,27 @@ inline void add_gradients(const Plane& in, const Plane& out, float* weights, flo
     }
 }
 
-// The same for the first convolution, row by row of the image.
-template <int STRIDE, class Image>
-inline void add_image_gradients(Image&& in, const Plane& out, float* weights, float* biases, float* sums) {
-    add_bias_gradients(out, biases);
-    std::fill_n(sums, out.channels / 4 * in.channels * 3 * SUMS, 0.0f);
+// The same for the first convolution, row by row.
+template <int STRIDE, class Image, class Out>
+inline void add_image_gradients(Image&& in, Out&& out, float* weights, float* biases, float* sums) {
+    float* const of_biases = sums + out.channels / 4 * in.channels * 3 * SUMS;
+    std::fill(sums, of_biases + out.channels * LANES, 0.0f);
     for (int64_t y = 0; y < out.side; ++y) {
         const Under under(in, y, STRIDE);
+        const float* back = out(y);
         float* sum = sums;
         for (int64_t c = 0; c < out.channels; c += 4)
             for (int64_t i = 0; i < in.channels; ++i)
                 for (int64_t ky = 0; ky < 3; ++ky, sum += SUMS)
                     if (under.rows[ky])
-                        add_rows<STRIDE>(sum, false, 1, under.rows[ky] + i * in.channel, 0, out(y) + c * out.channel, 0,
-                                         out.channel, out.side);
+                        add_rows<STRIDE>(sum, false, 1, under.rows[ky] + i * in.channel, 0, back + c * out.channel, 0, out.channel,
+                                         out.side);
+        for (int64_t c = 0; c < out.channels; ++c, sum += LANES) {
+            vf total = load(sum);
+            for (int64_t x = 0; x < out.side; ++x) total += load(back + c * out.channel + x * LANES);
+            store(sum, total);
+        }
     }
     for (int64_t k = 0; k < out.channels / 4 * in.channels * 3; ++k) add_lanes_of_12(sums + k * SUMS, weights + 12 * k);
+    for (int64_t c = 0; c < out.channels; ++c) add_lanes(biases + c, load(of_biases + c * LANES));
 }
