@@ -2,6 +2,7 @@
 // pixels to the loss and back, so that what is kept for the way back is kept for as many only.
 #include "images_policy.hpp"
 
+#include <array>
 #include <cmath>
 
 #include "images_passes.hpp"
@@ -135,22 +136,26 @@ void gradient(Policy p) {
     const Heads heads(p, passes.end + tapes(p), true);
     p.flat_gradient = heads.flat_back;
     const Standard standard(p);
-    const ppo::Weights weights{static_cast<float>(p.clip_range), static_cast<float>(p.entropy_coefficient),
-                               static_cast<float>(p.value_coefficient), 1.0f / static_cast<float>(p.batch)};
-    std::vector<ppo::Row> terms(static_cast<size_t>(p.batch));
+    const float clip = static_cast<float>(p.clip_range), bonus = static_cast<float>(p.entropy_coefficient);
+    const float value_weight = static_cast<float>(p.value_coefficient), share = 1.0f / static_cast<float>(p.batch);
+    std::vector<std::array<float, STATISTICS>> terms(static_cast<size_t>(p.batch));
+    auto loss = [&](int64_t i, float* log_p) {
+        const int64_t row = p.row(i), choice = static_cast<int64_t>(p.action[row]);
+        float* d = heads.back + i * heads.outputs;
+        const float entropy = ppo::probabilities(p.logits + i * p.actions, p.actions, d, log_p);
+        const float advantage = (p.advantage[row] - standard.centre) / standard.spread, error = p.values[i] - p.target[row];
+        const ppo::Surrogate term = ppo::surrogate(log_p[choice], p.log_prob[row], advantage, clip, share);
+        ppo::choice_gradient(p.actions, choice, term.slope, bonus, share, entropy, log_p, d);
+        d[p.actions] = value_weight * 2.0f * error * share;
+        terms[static_cast<size_t>(i)] = {term.loss, error * error, entropy, term.kl, term.clipped ? 1.0f : 0.0f};
+    };
     for_each_unit(p, [&](const Place& place, auto wait) {
         const int64_t first = place.unit * UNIT, count = in_unit(p, place.unit);
         float* tape = passes.end + place.thread * UNIT * passes.sizes.tape;
         passes.forward(place, tape);
         heads.forward(first, count);
-        for (int64_t i = first; i < first + count; ++i) {
-            const int64_t row = p.row(i);
-            const float advantage = (p.advantage[row] - standard.centre) / standard.spread;
-            float* back = heads.back + i * heads.outputs;
-            terms[static_cast<size_t>(i)] =
-                ppo::choice_loss(p.logits + i * p.actions, p.actions, static_cast<int64_t>(p.action[row]), p.values[i],
-                                 p.log_prob[row], advantage, p.target[row], weights, back, back + p.actions);
-        }
+        std::vector<float> log_p(static_cast<size_t>(p.actions));
+        for (int64_t i = first; i < first + count; ++i) loss(i, log_p.data());
         heads.backward(first, count);
         wait();
         passes.backward(place, tape);
@@ -158,10 +163,8 @@ void gradient(Policy p) {
     passes.finish();
     heads.finish();
     std::fill_n(p.statistics, STATISTICS, 0.0);
-    for (const ppo::Row& row : terms) {
-        const double all[STATISTICS] = {row.policy_loss, row.value_loss, row.entropy, row.kl, row.clipped ? 1.0 : 0.0};
-        for (int64_t k = 0; k < STATISTICS; ++k) p.statistics[k] += all[k] / static_cast<double>(p.batch);
-    }
+    for (const auto& row : terms)
+        for (size_t k = 0; k < STATISTICS; ++k) p.statistics[k] += static_cast<double>(row[k]) / static_cast<double>(p.batch);
 }
 
 }  // namespace

@@ -6,7 +6,7 @@
 
 namespace hpbench::images {
 
-constexpr int64_t STATISTICS = 5;  // policy loss, value loss, entropy, KL, share that was clipped
+constexpr size_t STATISTICS = 5;  // policy loss, value loss, entropy, KL, share that was clipped
 
 // `parameters` and `gradient` are a whole row: of the convolutions; then weights (inputs, outputs) and biases of the dense
 // layer, of the actor and of the critic.
