@@ -1,5 +1,5 @@
-"""Actor and critic on the residual CNN, on a CPU, in C++ (``cpp/images_policy.cpp``): their outputs, and the gradient of
-PPO's loss, the same as those of the torch implementation up to rounding.
+"""Actor and critic on the residual CNN, on a CPU, in C++ (``cpp/images_policy.cpp``): their outputs, and the gradient
+of PPO's loss, the same as those of the torch implementation up to rounding.
 
 Results do not depend on how many threads compute them, on the width of the processor's vectors, or on the members
 around.
@@ -72,7 +72,7 @@ def activations(networks: EncodedActorCritic, row: Tensor, images: Tensor) -> Se
     means = torch.empty(len(images), sum(channels))
     arguments.means = means.data_ptr()
     _call("outputs", arguments, networks)
-    return [*torch.split(means, channels, dim=1), tensors["activations"]]
+    return [*torch.split(means, list(channels), dim=1), tensors["activations"]]
 
 
 def gradient(
@@ -114,9 +114,7 @@ def gradient(
     return result, statistics
 
 
-def _arguments(
-    networks: EncodedActorCritic, row: Tensor, images: Tensor, batch: int
-) -> tuple[Any, dict[str, Tensor]]:
+def _arguments(networks: EncodedActorCritic, row: Tensor, images: Tensor, batch: int) -> tuple[Any, dict[str, Tensor]]:
     """What goes over, and the tensors that it writes to."""
     sizes, actions = networks.encoder, networks.actor.sizes[-1]
     assert isinstance(sizes, Impala)

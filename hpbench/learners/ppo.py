@@ -310,7 +310,7 @@ class PPO(OnPolicy):
         row = self.state["parameters"][member].detach()
         gradient, statistics = images_policy.gradient(self.networks, row, rollout, index, **weights)
         statistics[2] /= self.networks.entropy_unit
-        return gradient[None], statistics.split(1)
+        return gradient[None], torch.split(statistics, 1)
 
     def _gradient(
         self, members: slice, batch: State, counts: Tensor | None = None
