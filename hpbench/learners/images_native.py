@@ -62,6 +62,7 @@ def suits(sizes: Impala, images: Tensor) -> bool:
         and images.dtype == torch.uint8
         and sizes.stride in (1, 2)
         and sizes.side * sizes.colours % 8 == 0
+        and sizes.colours <= _LARGEST
         and len(sizes.channels) <= _LARGEST
         and sizes.blocks <= _LARGEST
         and not any(channels % 4 for channels in sizes.channels)

@@ -11,7 +11,8 @@
 
 namespace hpbench::images {
 
-constexpr int64_t UNIT = 16, PARTS = 8, LARGEST = 8;
+constexpr int64_t UNIT = 16, PARTS = 8;
+constexpr int64_t LARGEST = 8;  // number of colours, stages, blocks
 constexpr int64_t ROWS = 4;  // of the images that are there at a time
 
 struct Arguments {

@@ -28,32 +28,34 @@ inline void transpose(const uint8_t* const* from, int64_t k, uint8_t* to) {
     std::memcpy(to, y, sizeof y);
 }
 
-// A row of the images from `first` on; where there are none any more, zeros.
+// A row of the images from `first` on, 16 pixels after 16; where there are no images any more, zeros.
 inline void read_row(const Arguments& a, const Plane& image, int64_t first, int64_t y, float* row) {
     const int64_t line = a.side * a.colours, size = a.side * line;
     for (int half = 0; half < LANES; half += 8) {
         const int64_t there = std::clamp<int64_t>(a.batch - first - half, 0, 8);
         const uint8_t* from[8];
         for (int64_t i = 0; i < there; ++i) from[i] = a.pixels + a.row(first + half + i) * size + y * line;
-        float* to = row + half;
-        int64_t place = 0, c = 0;
-        for (int64_t k = 0; k < line; k += 16) {
-            uint8_t block[128];
-            const int64_t bytes = std::min<int64_t>(16, line - k);
-            if (there == 8 && bytes == 16) {
-                transpose(from, k, block);
-            } else {
-                uint8_t some[8][16] = {};
-                const uint8_t* all[8];
-                for (int64_t i = 0; i < 8; ++i) all[i] = some[i];
-                for (int64_t i = 0; i < there; ++i) std::memcpy(some[i], from[i] + k, bytes);
-                transpose(all, 0, block);
+        for (int64_t x = 0; x < a.side; x += 16) {
+            const int64_t pixels = std::min<int64_t>(16, a.side - x), start = x * a.colours;
+            uint8_t block[LARGEST * 128];
+            for (int64_t k = 0; k < pixels * a.colours; k += 16) {
+                const int64_t bytes = std::min<int64_t>(16, pixels * a.colours - k);
+                if (there == 8 && bytes == 16) {
+                    transpose(from, start + k, block + 8 * k);
+                } else {
+                    uint8_t some[8][16] = {};
+                    const uint8_t* all[8];
+                    for (int64_t i = 0; i < 8; ++i) all[i] = some[i];
+                    for (int64_t i = 0; i < there; ++i) std::memcpy(some[i], from[i] + start + k, bytes);
+                    transpose(all, 0, block + 8 * k);
+                }
             }
-            for (int64_t j = 0; j < bytes; ++j) {
-                v8 numbers = eight_numbers(block + 8 * j);
-                std::memcpy(to + place, &numbers, sizeof numbers);
-                place += image.channel;
-                if (++c == a.colours) c = 0, place += LANES - a.colours * image.channel;
+            for (int64_t c = 0; c < a.colours; ++c) {
+                float* to = row + half + c * image.channel + x * LANES;
+                for (int64_t i = 0; i < pixels; ++i) {
+                    const v8 numbers = eight_numbers(block + 8 * (i * a.colours + c));
+                    std::memcpy(to + i * LANES, &numbers, sizeof numbers);
+                }
             }
         }
     }
