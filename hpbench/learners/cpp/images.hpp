@@ -13,7 +13,7 @@ namespace hpbench::images {
 
 constexpr int64_t UNIT = 16, PARTS = 8;
 constexpr int64_t LARGEST = 8;  // number of colours, stages, blocks
-constexpr int64_t ROWS = 4;  // of the images that are there at a time
+constexpr int64_t ROWS = 4;     // of the images, and of what is pooled first, that are there at a time; a power of 2
 
 struct Arguments {
     int64_t batch, side, colours, stride, stages, blocks, threads, lanes;

@@ -88,8 +88,8 @@ struct Under {
 // Row `y` of the output, that begins at `row`. Weights are packed: [outputs / 4][inputs][3][3][4]. In line,
 // GCC 12 takes a fifth longer for it.
 template <int STRIDE, class In, class Put>
-__attribute__((noinline)) void convolve_row(In&& in, const Plane& out, int64_t y, float* row, const float* weights, const float* bias,
-                                            const Put& put) {
+__attribute__((noinline)) void convolve_row(In&& in, const Plane& out, int64_t y, float* row, const float* weights,
+                                            const float* bias, const Put& put) {
     const Under under(in, y, STRIDE);
     for (int64_t c = 0; c < out.channels; c += 4, weights += 36 * in.channels) {
         const float* b = bias ? bias + c : nullptr;
@@ -138,7 +138,8 @@ struct Scratch {
         sums = memory;
         memory += sizes.sums * LANES;
         for (int64_t s = 0; s < a.stages; ++s) {
-            full[s] = s == 0 ? plane(memory, a.channels[0], a.side / a.stride, ROWS) : plane(memory, a.channels[s], sizes.side[s]);
+            full[s] = s == 0 ? plane(memory, a.channels[0], a.side / a.stride, ROWS)
+                             : plane(memory, a.channels[s], sizes.side[s]);
             for (Plane& p : back[s]) p = plane(memory, a.channels[s], sizes.side[s + 1]);
         }
         tape = memory;
@@ -154,9 +155,10 @@ template <int STRIDE, class In, class Put>
 inline void convolve_and_pool(In&& in, const Plane& full, const Plane& out, int8_t* index, const float* weights, const float* bias,
                               const Put& put) {
     int64_t made = 0;
-    auto row = [&](int64_t y) { return full.at + (y & (ROWS - 1)) * full.row; };
+    auto row = [&](int64_t y) { return full.at + (y & (ROWS - 1)) * full.row; };  // `full` need not have more
     for (int64_t y = 0; y < out.side; ++y) {
-        for (; made < 2 * y + 2; ++made) convolve_row<STRIDE>(in, full, made, row(made), weights, bias, [](float* p, vf x) { store(p, x); });
+        for (; made < 2 * y + 2; ++made)
+            convolve_row<STRIDE>(in, full, made, row(made), weights, bias, [](float* p, vf x) { store(p, x); });
         pool(row(2 * y - 1), row(2 * y), row(2 * y + 1), full.channel, out, y, index, put);
     }
 }

@@ -35,10 +35,11 @@ struct Heads {
     const Policy& p;
     const int64_t inputs, features, outputs;
     const Layers<const float> at;
-    float *turned;                                                     // weights [outputs, features] of actor and critic
+    float* turned;                                                    // weights [outputs, features] of actor and critic
     float *dense_turned, *back, *hidden_back, *flat_back, *gradient;  // for the way back
 
-    Heads(const Policy& p, float* memory, bool learns) : p(p), inputs(width(p)), features(p.features), outputs(p.actions + 1), at(p, p.parameters) {
+    Heads(const Policy& p, float* memory, bool learns)
+        : p(p), inputs(width(p)), features(p.features), outputs(p.actions + 1), at(p, p.parameters) {
         auto take = [&](int64_t size) {
             float* here = memory;
             memory += (size + 7) / 8 * 8;
@@ -68,7 +69,8 @@ struct Heads {
             store(hidden + k, x < all(0.0f) ? all(0.0f) : x);  // NaN stays NaN
         }
         for (int64_t i = first; i < first + count; ++i, hidden += features) {
-            for (int64_t k = 0; k < p.actions; ++k) p.logits[i * p.actions + k] = at.actor_bias[k] + dot(hidden, turned + k * features, int(features));
+            for (int64_t k = 0; k < p.actions; ++k)
+                p.logits[i * p.actions + k] = at.actor_bias[k] + dot(hidden, turned + k * features, int(features));
             p.values[i] = *at.critic_bias + dot(hidden, turned + p.actions * features, int(features));
         }
     }
@@ -89,7 +91,8 @@ struct Heads {
         std::atomic<int64_t> next{0};
         on_threads(p.threads, [&](int64_t) {
             for (int64_t i = next++ * BLOCK; i < inputs; i = next++ * BLOCK)
-                multiply(p.flat + i, 1, inputs, hidden_back, nullptr, to.dense + i * features, int(std::min(BLOCK, inputs - i)), int(p.batch), int(features));
+                multiply(p.flat + i, 1, inputs, hidden_back, nullptr, to.dense + i * features, int(std::min(BLOCK, inputs - i)),
+                         int(p.batch), int(features));
         });
         multiply(back, 1, outputs, p.activations, nullptr, gradient, int(outputs), int(p.batch), int(features));
         transpose(gradient, int(p.actions), int(features), to.actor);
@@ -117,7 +120,7 @@ void outputs(const Policy& p) {
     });
 }
 
-// Mean, and one over the deviation; a single row stays as it is.
+// How advantages are scaled: to zero mean and unit deviation in a batch; a single row stays as it is.
 struct Standard {
     float centre = 0.0f, spread = 1.0f;
     explicit Standard(const Policy& p) {

@@ -94,7 +94,8 @@ struct Unpooled {
                 store(upper, of_a == 4 ? a : zero);
                 store(upper + LANES, (of_a == 5 ? a : zero) + (of_b == 3 ? b : zero));
                 store(lower, (of_a == 7 ? a : zero) + (of_c == 1 ? c0 : zero));
-                store(lower + LANES, (of_a == 8 ? a : zero) + (of_b == 6 ? b : zero) + (of_c == 2 ? c0 : zero) + (of_d == 0 ? d : zero));
+                store(lower + LANES, (of_a == 8 ? a : zero) + (of_b == 6 ? b : zero) + (of_c == 2 ? c0 : zero) +
+                                         (of_d == 0 ? d : zero));
                 a = b, c0 = d, of_a = of_b, of_c = of_d;
             }
         }

@@ -33,7 +33,8 @@ inline Surrogate surrogate(float log_prob, float old_log_prob, float advantage, 
     const float inside = ratio < low ? low : ratio > high ? high : ratio;
     const float plain = advantage * ratio, bounded = advantage * inside;
     const bool flat = (advantage > 0.0f && ratio > high) || (advantage < 0.0f && ratio < low);
-    return {-(plain < bounded ? plain : bounded), ratio - 1.0f - log_ratio, std::fabs(ratio - 1.0f) > clip, flat ? 0.0f : -plain * share};
+    return {-(plain < bounded ? plain : bounded), ratio - 1.0f - log_ratio, std::fabs(ratio - 1.0f) > clip,
+            flat ? 0.0f : -plain * share};
 }
 
 // Gradient with respect to the logits, over the probabilities in `d`; `bonus` is the weight of the entropy.
