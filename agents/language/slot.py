@@ -84,8 +84,7 @@ class SlotPolicy:
             raise InvalidConfiguration("The observations of one batch must show the same hyperparameters")
         layout = self.layout(shown.pop())
         prompts = self.model.prompts(observations, layout.longest)
-        uniforms = uniform(torch.tensor(seeds), torch.zeros(len(seeds), dtype=torch.long), len(layout.slots))
-        draws = uniforms.double().to(self.model.device)
+        draws = self._draws(seeds, len(layout.slots))
         if has_full_attention(self.model.model):
             scores, choices = self._fill(layout, prompts, draws)
         else:
@@ -112,6 +111,13 @@ class SlotPolicy:
                 )
             )
         return decisions
+
+    def _draws(self, seeds: Sequence[int], slots: int) -> Tensor:
+        """Uniform numbers float64 ``[members, slots]``; zeros where nothing is drawn by them."""
+        if not self.options.sample:
+            return torch.zeros(len(seeds), slots, dtype=torch.float64, device=self.model.device)
+        uniforms = uniform(torch.tensor(seeds), torch.zeros(len(seeds), dtype=torch.long), slots)
+        return uniforms.double().to(self.model.device)
 
     def _fill(self, layout: SlotLayout, prompts: Prompts, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Scores ``[members, slots, choices]`` and the choices made ``[members, slots]``.
