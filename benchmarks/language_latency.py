@@ -6,8 +6,9 @@
 Measured is :meth:`agents.language.slot.SlotPolicy.decide`, from text observations to decisions, tokenisation included,
 with small Llamas on one thread, for 1, 10 and 64 members in the middle of PPO runs on CartPole.
 
-First the model that comes with the package, in runs that it controls itself from random starts. Then models with random
-weights: how many passes a decision takes depends on how often drafts are right. The first keeps everything.
+First the model that comes with the package, in runs that it controls itself from random starts, shown what the agent
+``hyperprompt`` shows it: no history. Then models with random weights, shown everything: how many passes a decision
+takes depends on how often drafts are right. The first keeps everything.
 
 - *right*: all members keep everything. A gate that no probability reaches makes a model do so.
 - *edits*: the most likely choices of random weights, nearly all of them edits. They hang little on the choices before
@@ -44,10 +45,13 @@ from agents.language.causal import CausalModel, Prompts
 from agents.language.hub import SHIPPED, locate
 from agents.language.layout import SlotLayout
 from agents.language.passes import additive
+from agents.language.rendering import Rendering
 from agents.language.slot import SlotOptions, SlotPolicy, _rows
 from hpbench.seeding import uniform
 
 TRAINED = "trained"
+AS_SHOWN = Rendering(history=False)
+"""What the agent shows the model that comes with the package."""
 CASES = {"right": (SlotOptions(gate=1.0), 1.0), "edits": (SlotOptions(), 1.0), "chaos": (SlotOptions(), 10.0)}
 """How to decide, and the factor of the matrices' weights, if these are random."""
 MEMBERS = (1, 10, 64)
@@ -138,8 +142,10 @@ def observe(members: int, policy: SlotPolicy | None = None) -> list[str]:
         )
         observation, _ = env.reset(seed=member)
         for _ in range(3 + member % 2):
-            falling = '{"learning_rate": "x0.8"}'
-            observation, *_ = env.step(falling if policy is None else policy.decide([observation], [member])[0].action)
+            action = '{"learning_rate": "x0.8"}'
+            if policy is not None:
+                action = policy.decide([AS_SHOWN(observation)], [member])[0].action
+            observation, *_ = env.step(action)
         observations.append(observation)
         env.close()
     return observations
@@ -160,6 +166,8 @@ def answers(subject: Subject) -> Callable[[dict[str, Any]], dict[str, Any]]:
                 weight.mul_(factor if weight.ndim > 1 else 1.0)
     after, before = (kind(model, options) for kind in (SlotPolicy, SlotAfterSlot))
     observations = observe(subject.members, after if subject.case == TRAINED else None)
+    if subject.case == TRAINED:
+        observations = [AS_SHOWN(observation) for observation in observations]
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
         shown = observations[: request["members"]]

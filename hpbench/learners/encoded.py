@@ -31,19 +31,22 @@ def collect(population: OnPolicy, totals: Tensor) -> None:
     if external is not None:
         external.load(worlds)
     buffer["final_value"].zero_()
+    # Where nothing else is done with them, observations go straight to where they are kept.
+    straight = external is not None and external.has_one_observation and population.device.type == "cpu"
     for t in range(population.config.num_steps):
         observation = worlds["env_observation"]
         output, value, log_std = look(observation)
         action, log_prob = networks.sample(output, log_std, action_draws[:, t])
         if external is not None:  # simulators with threads or processes of their own run while this is put away
             external.begin(worlds, physics, action)
-        for name, numbers in (
-            ("observation", observation), ("action", action), ("log_prob", log_prob), ("value", value),
-        ):  # fmt: skip
+        if t == 0 or not straight:
+            buffer["observation"][:, t] = observation
+        for name, numbers in (("action", action), ("log_prob", log_prob), ("value", value)):
             buffer[name][:, t] = numbers
         draws = reset_draws[:, t], noise_draws[:, t]
         if external is not None:
-            step = external.finish(worlds, physics, *draws)
+            room = buffer["observation"][:, t + 1] if straight and t + 1 < population.config.num_steps else None
+            step = external.finish(worlds, physics, *draws, room)
         else:
             step = environments.step(worlds, physics, action, *draws)
         if bool(step.truncated.any()):  # no other final observation is valued

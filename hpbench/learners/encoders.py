@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hpbench.errors import InvalidConfiguration
+from hpbench.learners import images_policy
 from hpbench.learners.glyphs import Glyphs
 from hpbench.learners.impala import Impala
 from hpbench.learners.networks import MLP, Policy
@@ -137,8 +138,11 @@ class EncodedActorCritic(Policy):
             parameters: ``[members, size]``.
             observation: ``[members, batch, observation_size]``.
         """
-        of_members = []
+        of_members: list[Sequence[Tensor]] = []
         for row, images in zip(parameters, observation, strict=True):
+            if not row.requires_grad and images_policy.suits(self, images):
+                of_members.append(images_policy.activations(self, row, images))
+                continue
             layers = self.encoder.activations(self._pieces(row)[: len(self.encoder.parts)], images)
             of_members.append([layer.float().unsqueeze(2).flatten(2).mean(dim=2) for layer in layers])
         return [torch.stack(layer) for layer in zip(*of_members, strict=True)]
@@ -155,7 +159,12 @@ class EncodedActorCritic(Policy):
 
         def look(observation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             outputs, values = [], []
-            for pieces, seen in zip(members, observation, strict=True):
+            for row, pieces, seen in zip(parameters, members, observation, strict=True):
+                if not row.requires_grad and images_policy.suits(self, seen):
+                    output, value = images_policy.outputs(self, row, seen)
+                    outputs.append(output)
+                    values.append(value)
+                    continue
                 features = self.encoder.encode(pieces[:encoded], seen)
                 actor, actor_bias, critic, critic_bias, _ = pieces[encoded:]
                 outputs.append(torch.addmm(actor_bias, features, actor.view(self.actor.sizes)))
@@ -165,6 +174,6 @@ class EncodedActorCritic(Policy):
         return look
 
     def _pieces(self, row: Tensor) -> list[Tensor]:
-        """The parts of a member's row. On a GPU, those of a copy: which kernel multiplies matrices depends on where in
-        memory they begin, and a row among others begins elsewhere than a row alone."""
-        return list(torch.split(row.clone() if row.is_cuda else row, self._parts))
+        """The parts of a copy of a member's row: how matrices are multiplied depends on where in memory they begin, and a
+        row among others begins elsewhere than a row alone."""
+        return list(torch.split(row.clone(), self._parts))

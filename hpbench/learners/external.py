@@ -103,6 +103,8 @@ class ExternalEnvironments(Environments):
         self.maker, self.evaluation, self.spread, self.threads = task.simulator, evaluation, spread, threads
         self.noisy = task.observation_dtype == "float32"
         self.noise_draws = 2 * task.observation_size if self.noisy else 0
+        self.has_one_observation = self.maker.restarts_itself and not self.noisy
+        """Whether a step has one observation of each copy, unchanged, and no other one of the episode that ended."""
         self.members: list[Running] = []
         self.turns = False
         self._evaluation: dict[int, ExternalEnvironments] = {}
@@ -146,10 +148,20 @@ class ExternalEnvironments(Environments):
                 self._simulator(m).step(applied[m], which)
             self.members[m].ahead = True
 
-    def finish(self, state: dict[str, Tensor], physics: Tensor, reset: Tensor, noise: Tensor) -> Transition:
-        """The second half: wait for the simulators."""
+    def finish(
+        self, state: dict[str, Tensor], physics: Tensor, reset: Tensor, noise: Tensor, room: Tensor | None = None
+    ) -> Transition:
+        """The second half: wait for the simulators.
+
+        Args:
+            room: on the CPU, where the observation is put, which the state then has; only if ``has_one_observation``.
+        """
         device, members = physics.device, len(physics)
-        observation = self._observed(members, device)
+        if room is None:
+            observation = self._observed(members, device)
+        else:
+            observation = room
+            self._gathered("observation", members, room.numpy())
         # In NumPy: on a few numbers, an operation of PyTorch takes several times as long, and there are many here.
         reward, terminated = (self._gathered(name, members) for name in ("reward", "terminated"))
         length = state["env_elapsed"].cpu().numpy() + 1
@@ -176,11 +188,13 @@ class ExternalEnvironments(Environments):
         return Transition(final, gained * physics[:, REWARD_SCALE, None], *others)
 
     def _delayed(self, state: dict[str, Tensor], physics: Tensor, action: Tensor) -> Tensor:
-        if bool(physics[:, DELAY].any()):
+        if physics.cpu().numpy()[:, DELAY].any():
             applied = super()._delayed(state, physics, action)
             state["env_queue"] = state["env_queue"].contiguous()
             return applied
-        state["env_queue"] = torch.cat((action[..., None, :], state["env_queue"][..., :-1, :]), dim=-2)
+        queue = state["env_queue"].cpu().numpy()
+        moved = np.concatenate((action.cpu().numpy()[..., None, :], queue[..., :-1, :]), axis=-2)
+        state["env_queue"] = torch.from_numpy(moved).to(action.device)
         return action
 
     def _restart(self, waiting: NDArray[np.bool_], seeds: NDArray[np.int64]) -> None:
@@ -201,9 +215,9 @@ class ExternalEnvironments(Environments):
         del again
         return torch.from_numpy(self._gathered("observation", members)).to(device)
 
-    def _gathered(self, name: str, members: int) -> NDArray[Any]:
+    def _gathered(self, name: str, members: int, room: NDArray[Any] | None = None) -> NDArray[Any]:
         """A copy of an array of all simulators, ``[members, envs, ...]``."""
-        return np.stack([getattr(self._simulator(m), name) for m in range(members)])
+        return np.stack([getattr(self._simulator(m), name) for m in range(members)], out=room)
 
     def _extend(self, members: int) -> None:
         self.members += [Running() for _ in range(members - len(self.members))]

@@ -24,7 +24,7 @@ UNIT = 16
 """Images that are computed together."""
 _LARGEST = 8
 _SIZES = ("batch", "side", "colours", "stride", "stages", "blocks", "threads", "lanes")
-_POINTERS = ("pixels", "parameters", "workspace", "tape", "flat", "flat_gradient", "gradient")
+_POINTERS = ("pixels", "rows", "parameters", "workspace", "tape", "flat", "flat_gradient", "gradient", "means")
 
 
 class _Arguments(ctypes.Structure):
@@ -43,7 +43,7 @@ def _library() -> Any:
     library = native._library()
     if isinstance(library, str):
         return None
-    for name in ("arguments_size", "lanes", "tape", "workspace"):
+    for name in ("arguments_size", "lanes", "tape", "workspace", "policy_size", "policy_workspace"):
         getattr(library, f"hpbench_images_{name}").restype = ctypes.c_int64
     assert library.hpbench_images_arguments_size() == ctypes.sizeof(_Arguments), "cpp/images.hpp differs: build again"
     return library
@@ -62,6 +62,7 @@ def suits(sizes: Impala, images: Tensor) -> bool:
         and images.dtype == torch.uint8
         and sizes.stride in (1, 2)
         and sizes.side * sizes.colours % 8 == 0
+        and sizes.colours <= _LARGEST
         and len(sizes.channels) <= _LARGEST
         and sizes.blocks <= _LARGEST
         and not any(channels % 4 for channels in sizes.channels)
@@ -138,9 +139,9 @@ class _Convolutions(torch.autograd.Function):
         return gradient, None, None, None
 
 
-def _arguments(sizes: Impala, parameters: Tensor, images: Tensor, threads: int) -> Any:
+def _arguments(sizes: Impala, parameters: Tensor, images: Tensor, threads: int, kind: Any = _Arguments) -> Any:
     assert images.shape[1] == sizes.observation_size
-    arguments = _Arguments(
+    arguments = kind(
         batch=len(images), side=sizes.side, colours=sizes.colours, stride=sizes.stride, stages=len(sizes.channels),
         blocks=sizes.blocks, threads=threads, lanes=lanes(), pixels=images.data_ptr(), parameters=parameters.data_ptr(),
     )  # fmt: skip

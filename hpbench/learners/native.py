@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hpbench.learners.external_native import Exchanges
     from hpbench.learners.tensor import TensorPopulation
 
-ABI = 4
+ABI = 5
 
 _SIZES = (
     "abi", "members", "envs", "steps", "rollouts", "threads", "episodes",

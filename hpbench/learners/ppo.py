@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hpbench.errors import InvalidConfiguration
 from hpbench.hyperparameter import Hyperparameter, HyperparameterSpace
-from hpbench.learners import encoded_graphs
+from hpbench.learners import encoded_graphs, images_policy
 from hpbench.learners.advantage import standardised_advantage
 from hpbench.learners.averages import average, shares
 from hpbench.learners.encoders import EncodedActorCritic, make_encoder
@@ -63,6 +63,9 @@ TOTALS = Totals(
     per_rollout=("explained_variance", "update_ratio"),
     at_the_end=("dormant_share", "feature_rank"),
 )  # fmt: skip
+
+LEARNED_FROM = ("observation", "action", "log_prob", "advantage", "return")
+"""What a minibatch has of each step."""
 
 OPTIMISER = ("parameters", "adam_mean", "adam_square", "adam_steps")
 """What an optimiser step changes in the state."""
@@ -279,18 +282,13 @@ class PPO(OnPolicy):
             active: bool ``[members]``; the others are left as they are. None: all.
             counts: how many of the steps count for each member, the others are padding. None: all.
         """
-        names = ("observation", "action", "log_prob", "advantage", "return")
         if isinstance(self.networks, EncodedActorCritic):  # member by member: what is kept for backward is large
-            each = [
-                {name: self.buffer[name][i].flatten(0, 1).index_select(0, index[i])[None] for name in names}
-                for i in range(self.members)
-            ]
-            results = [self._gradient(slice(i, i + 1), one) for i, one in enumerate(each)]
+            results = [self._gradient_of(i, index[i]) for i in range(self.members)]
             gradient = torch.cat([result[0] for result in results])
             statistics = tuple(map(torch.cat, zip(*(result[1] for result in results), strict=True)))
         else:
             rows = torch.arange(self.members, device=self.device)[:, None]
-            batch = {name: self.buffer[name].flatten(1, 2)[rows, index] for name in names}
+            batch = {name: self.buffer[name].flatten(1, 2)[rows, index] for name in LEARNED_FROM}
             gradient, statistics = self._gradient(slice(None), batch, counts)
         with torch.no_grad():
             optimiser = {name: self.state[name] for name in OPTIMISER}
@@ -300,6 +298,20 @@ class PPO(OnPolicy):
             # What a member without a minibatch left would have got may be anything, NaN too.
             columns = columns if active is None else torch.where(active[:, None], columns, 0.0)
             totals[:, TOTALS.of_optimiser_steps] += columns
+
+    def _gradient_of(self, member: int, index: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """:meth:`_gradient` of one member with an encoder, on these steps of its rollout, int64 ``[batch]``."""
+        assert isinstance(self.networks, EncodedActorCritic)
+        rollout = {name: self.buffer[name][member].flatten(0, 1) for name in LEARNED_FROM}
+        if not images_policy.suits(self.networks, rollout["observation"]):
+            batch = {name: values.index_select(0, index)[None] for name, values in rollout.items()}
+            return self._gradient(slice(member, member + 1), batch)
+        table = self.state["hyperparameters"][member].tolist()
+        weights = {name: table[self.hyperparameters.index(name)] for name in images_policy.WEIGHTS}
+        row = self.state["parameters"][member].detach()
+        gradient, statistics = images_policy.gradient(self.networks, row, rollout, index, **weights)
+        statistics[2] /= self.networks.entropy_unit
+        return gradient[None], torch.split(statistics, 1)
 
     def _gradient(
         self, members: slice, batch: State, counts: Tensor | None = None

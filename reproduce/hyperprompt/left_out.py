@@ -16,6 +16,7 @@ from typing import Any
 from agents.language.controller import LanguageAgent
 from agents.language.decision import Decision
 from agents.language.hub import HubModel
+from agents.language.view import View
 
 FOLDER = Path("left-out")
 TASKS = ("acrobot", "cartpole", "mountaincar", "mountaincar-continuous", "pendulum")
@@ -42,7 +43,7 @@ class LeftOutModels:
 
 
 class LeftOut(LanguageAgent):
-    """The agent. Reads the folder ``left-out``."""
+    """The agent. Reads the folder ``left-out``; like ``hyperprompt``, the models are not shown their last updates."""
 
     def __init__(self) -> None:
-        super().__init__(LeftOutModels(), name="hyperprompt-left-out")
+        super().__init__(LeftOutModels(), name="hyperprompt-left-out", view=View(history=False))

@@ -2,7 +2,8 @@
 
     python reproduce/hyperprompt/live.py --processes 16 --output live.jsonl
 
-The same model (``hyperprompt``) on the same variants, tracks and seeds as in ``held-out.toml``, one live run at a time:
+The same model on the same variants, tracks and seeds as in ``held-out.toml``, one live run at a time. It is shown the
+last updates here (``history=true``), since feedback speaks of them:
 
 - ``plain``: nothing is undone and nothing is told. Its runs are those of the suite, bit for bit.
 - ``feedback``: each next prompt says whether the last update did as expected.
@@ -40,6 +41,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import lines
 
 SUITE = Path(__file__).with_name("held-out.toml")
+AGENT = "hf:hyperprompt-small"
 ARMS: Mapping[str, tuple[DeploymentOptions, bool]] = {
     "plain": (DeploymentOptions(undo="never", feedback="none"), False),
     "feedback": (DeploymentOptions(undo="never", feedback="all"), False),
@@ -79,7 +81,7 @@ def plan(arms: Sequence[str], tracks: Sequence[str], on: Sequence[str], seeds: I
     return [Run(*each) for each in itertools.product(arms, on, tracks, list(seeds))]
 
 
-def play(run: Run, agent: str = "hyperprompt", **options: Any) -> dict[str, Any]:
+def play(run: Run, agent: str = AGENT, **options: Any) -> dict[str, Any]:
     """Play a run to its end: what is kept of it, as JSON values."""
     torch.set_num_threads(1)
     looked_after, refined = ARMS[run.arm]
@@ -131,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--track", action="append", choices=suite.tracks, help="repeat it (default: all)")
     parser.add_argument("--task", action="append", choices=suite.tasks, help="repeat it (default: all)")
     parser.add_argument("--seeds", default="100-119", help="first-last, or one number (default: %(default)s)")
-    parser.add_argument("--agent", default="hyperprompt", help="(default: %(default)s)")
+    parser.add_argument("--agent", default=AGENT, help="(default: %(default)s)")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("live.jsonl"))
     given = parser.parse_args(arguments)

@@ -12,6 +12,7 @@ import pytest
 
 from agents.language.hub import SHIPPED, locate
 from agents.language.prompt import names_in, read_completion
+from agents.language.view import View
 from hpbench import make_agent, run
 from hpbench.evaluation.suite import parse_suite
 
@@ -57,9 +58,10 @@ def test_it_runs_offline_and_every_decision_is_valid(tmp_path: Path, monkeypatch
     assert again.record(agent, again.suite.rows[0]) == record
 
 
-def test_its_name_and_its_address_are_one_model() -> None:
-    named, addressed = make_agent("hyperprompt"), make_agent(f"hf:{SHIPPED}")
+def test_its_name_stands_for_its_address_without_history() -> None:
+    named, addressed = make_agent("hyperprompt"), make_agent(f"hf:{SHIPPED}?history=false")
     assert named.model == addressed.model  # type: ignore[union-attr]
+    assert named.view == addressed.view == View(history=False)  # type: ignore[union-attr]
 
 
 def test_a_folder_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

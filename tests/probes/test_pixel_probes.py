@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -88,9 +88,12 @@ def test_learns_to_look() -> None:
     assert metrics["episodes"][0] == 20 * 16 * 8
 
 
-def test_a_member_is_the_same_alone_and_among_others() -> None:
-    together = PPO(TASK, [3, 4, 5], CONFIG, {**VALUES, "minibatches": np.array([2.0, 4.0, 2.0])})
-    alone = PPO(TASK, [4], CONFIG, {**VALUES, "minibatches": 4})
+@pytest.mark.parametrize("num_envs", [3, 16])
+def test_a_member_is_the_same_alone_and_among_others(num_envs: int) -> None:
+    """Also where batches have a size for which libraries of linear algebra look at how the memory is aligned."""
+    config = replace(CONFIG, num_envs=num_envs, normalize_reward=True)
+    together = PPO(TASK, [3, 4, 5], config, {**VALUES, "minibatches": np.array([2.0, 8.0, 2.0])})
+    alone = PPO(TASK, [4], config, {**VALUES, "minibatches": 8})
     for population in (together, alone):
         population.train(2)
     assert together.digests()[1] == alone.digests()[0]

@@ -101,6 +101,17 @@ def test_language_latency(module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path
     assert all(2 < r["passes"] <= 10 for r in results[4:])
 
 
+def test_language_overhead(module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    run(module("language_overhead"), monkeypatch, "--out", str(tmp_path))
+    found = load(tmp_path / "language_overhead.json")
+    assert found["loading_seconds"] > 0.0
+    (row,) = found["results"]
+    assert row["decisions"] == 4
+    assert min(row[part] for part in ("decide", "train", "evaluate")) > 0.0
+    assert found["whole"]["of_training"] == pytest.approx(row["decide"] / row["train"], abs=1e-3)
+
+
 def test_pettingzoo_speed(module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("pettingzoo.sisl.pursuit", reason='needs pip install "hpbench[pettingzoo]"')
     pytest.importorskip("mpe2", reason='needs pip install "hpbench[pettingzoo]"')

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hpbench import tasks
 from hpbench.errors import InvalidConfiguration
-from hpbench.learners import encoded, encoded_gpu, encoded_graphs
+from hpbench.learners import encoded, encoded_gpu, encoded_graphs, images_native
 from hpbench.learners.encoders import EncodedActorCritic
 from hpbench.learners.external import ExternalEnvironments
 from hpbench.learners.ppo import PPO, PPOConfig
@@ -121,6 +121,7 @@ def test_what_is_recorded_is_compiled_if_the_configuration_says_so(monkeypatch: 
     monkeypatch.setattr(encoded_graphs, "record_graph", replayed)
     monkeypatch.setattr(encoded_graphs, "suits", lambda _: True)
     monkeypatch.setattr(encoded_graphs, "_compiled_outputs", lambda: noted)
+    monkeypatch.setattr(images_native, "suits", lambda sizes, images: False)  # as it is on a GPU
     plain = population(spread=True, seeds=(3,))
     plain.train(1)
     assert seen == []

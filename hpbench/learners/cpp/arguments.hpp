@@ -10,7 +10,7 @@
 
 namespace hpbench {
 
-constexpr int64_t ABI = 4;
+constexpr int64_t ABI = 5;
 
 // What a member and its simulator, which runs outside, hand each other: arrays of one entry per copy.
 struct Exchange {

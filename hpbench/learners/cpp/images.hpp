@@ -11,19 +11,23 @@
 
 namespace hpbench::images {
 
-constexpr int64_t UNIT = 16, PARTS = 8, LARGEST = 8;
-constexpr int64_t ROWS = 4;  // of the images that are there at a time
+constexpr int64_t UNIT = 16, PARTS = 8;
+constexpr int64_t LARGEST = 8;  // number of colours, stages, blocks
+constexpr int64_t ROWS = 4;     // of the images, and of what is pooled first, that are there at a time; a power of 2
 
 struct Arguments {
     int64_t batch, side, colours, stride, stages, blocks, threads, lanes;
     int64_t channels[LARGEST];
     const uint8_t* pixels;    // [batch, side * side * colours]
+    const int64_t* rows;      // which of the pixels' rows the batch is; null: all in their order
     const float* parameters;  // of the convolutions: weights (outputs, 3, 3, inputs), biases, weights, ...
     float* workspace;         // zeros at first; what is in it afterwards may be left there
     float* tape;              // what the way back needs; null: nobody will go back
     float* flat;              // [batch, last side * last side * last channels], rectified
     const float* flat_gradient;
     float* gradient;  // as parameters
+    float* means;     // [batch, sum of channels]: of each stage's outputs over the image; null: nobody asks
+    int64_t row(int64_t image) const { return rows ? rows[image] : image; }
 };
 
 // One convolution: how many numbers it reads from and writes to, and where it is among the parameters.
@@ -34,17 +38,19 @@ struct Layer {
 struct Sizes {
     int64_t side[LARGEST + 1];  // of each stage's input; then of the last output
     int64_t parameters, tape, scratch, packed;
+    int64_t sums;  // of the layer with the most weights, waiting for more pixels
     explicit Sizes(const Arguments& a);
 };
 
-// The two passes over the units [first, last), with a thread's own scratch memory.
+// The two passes over a unit, with a thread's own scratch memory.
 struct Work {
     const Arguments& a;
     const Sizes& sizes;
     const float *packed, *turned;  // weights for convolutions, and for gradients of their inputs
     float* scratch;
-    float* gradient;
-    int64_t first, last;
+    float* tape;      // of the unit; null: nobody will go back
+    float* gradient;  // to be added to
+    int64_t unit;
 };
 
 namespace narrow {

@@ -1,6 +1,7 @@
 // The kernels for vectors of 8 images: what every processor has that the library is built for.
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "images.hpp"
 #ifdef __x86_64__

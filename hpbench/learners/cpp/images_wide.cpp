@@ -1,6 +1,7 @@
 // The kernels for vectors of 16 images, for processors with AVX-512; chosen when the program runs.
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "images.hpp"
 #ifdef __x86_64__

@@ -220,7 +220,7 @@ void Member::update() {
 
 void Member::minibatch(const std::pair<uint32_t, uint32_t>* order, int count) {
     const int64_t size = a_.observation, outputs = a_.actions;
-    const float clip = hyperparameter(CLIP), low = 1.0f - clip, high = 1.0f + clip, share = 1.0f / static_cast<float>(count);
+    const float clip = hyperparameter(CLIP), share = 1.0f / static_cast<float>(count);
     const float bonus = hyperparameter(ENTROPY), value_weight = hyperparameter(VALUE);
     for (int i = 0; i < count; ++i) {
         std::copy_n(observations_ + order[i].second * size, size, &input_[i * size]);
@@ -241,15 +241,7 @@ void Member::minibatch(const std::pair<uint32_t, uint32_t>* order, int count) {
         float* d = &output_gradient_[i * outputs];
         float log_prob = 0.0f, row_entropy = 0.0f;
         if (a_.discrete) {
-            const float top = *std::max_element(row, row + outputs);
-            float total = 0.0f;
-            for (int64_t k = 0; k < outputs; ++k) total += d[k] = std::exp(row[k] - top);
-            const float log_total = std::log(total);
-            for (int64_t k = 0; k < outputs; ++k) {
-                d[k] /= total;  // for now the probability
-                log_p_[k] = row[k] - top - log_total;
-                row_entropy -= d[k] * log_p_[k];
-            }
+            row_entropy = probabilities(row, outputs, d, log_p_.data());
             log_prob = log_p_[static_cast<int64_t>(action[0])];
         } else {
             for (int64_t j = 0; j < outputs; ++j) {
@@ -258,19 +250,14 @@ void Member::minibatch(const std::pair<uint32_t, uint32_t>* order, int count) {
                 row_entropy += log_std()[j] + 1.418938533f;
             }
         }
-        const float log_ratio = log_prob - log_probs_[order[i].second], ratio = std::exp(log_ratio);
-        const float inside = ratio < low ? low : ratio > high ? high : ratio;
-        const float plain = advantage * ratio, bounded = advantage * inside;
-        policy_loss -= plain < bounded ? plain : bounded;
+        const Surrogate term = surrogate(log_prob, log_probs_[order[i].second], advantage, clip, share);
+        policy_loss += term.loss;
         entropy += row_entropy;
-        kl += ratio - 1.0f - log_ratio;
-        clipped += std::fabs(ratio - 1.0f) > clip;
-        const bool flat = (advantage > 0.0f && ratio > high) || (advantage < 0.0f && ratio < low);
-        const float slope = flat ? 0.0f : -plain * share;  // d loss / d log_prob
+        kl += term.kl;
+        clipped += term.clipped;
+        const float slope = term.slope;
         if (a_.discrete) {
-            const int64_t choice = static_cast<int64_t>(action[0]);
-            for (int64_t k = 0; k < outputs; ++k)
-                d[k] = slope * ((k == choice ? 1.0f : 0.0f) - d[k]) + bonus * share * d[k] * (log_p_[k] + row_entropy);
+            choice_gradient(outputs, static_cast<int64_t>(action[0]), slope, bonus, share, row_entropy, log_p_.data(), d);
         } else {
             for (int64_t j = 0; j < outputs; ++j) {
                 const float inverse = std::exp(-log_std()[j]), z = (action[j] - row[j]) * inverse;

@@ -12,6 +12,7 @@
 #include "optimiser.hpp"
 #include "plasticity.hpp"
 #include "ppo.hpp"
+#include "ppo_loss.hpp"
 #include "random.hpp"
 #include "worlds.hpp"
 
