@@ -174,6 +174,6 @@ class EncodedActorCritic(Policy):
         return look
 
     def _pieces(self, row: Tensor) -> list[Tensor]:
-        """The parts of a copy of a member's row: how matrices are multiplied depends on where in memory they begin, and a
-        row among others begins elsewhere than a row alone."""
+        """The parts of a copy of a member's row: how matrices are multiplied depends on where in memory they begin, and
+        a row among others begins elsewhere than a row alone."""
         return list(torch.split(row.clone(), self._parts))
