@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hpbench.learners import encoded_graphs
 from hpbench.learners.external import ExternalEnvironments
-from hpbench.learners.simulator_halves import Halves
+from hpbench.learners.simulator_split import SplitSimulator
 from hpbench.learners.snapshot import State
 from hpbench.tasks.simulator import Simulator
 
@@ -58,7 +58,7 @@ class Half(ExternalEnvironments):
         simulator = self._whole._simulator(member)
         if self._part is None:
             return simulator
-        assert isinstance(simulator, Halves)
+        assert isinstance(simulator, SplitSimulator)
         return simulator.parts[self._part]
 
     def _restart(self, waiting: NDArray[np.bool_], seeds: NDArray[np.int64]) -> None:
@@ -104,7 +104,7 @@ def finish_copies(device: torch.device) -> None:
 def halves(environments: ExternalEnvironments) -> list[Half]:
     """The parts that step by themselves: two, or one if the simulators have no parts."""
     simulator = environments._simulator(0)
-    if isinstance(simulator, Halves):
+    if isinstance(simulator, SplitSimulator):
         return [Half(environments, part, rows) for part, rows in enumerate(simulator.rows)]
     return [Half(environments, None, slice(0, environments.envs))]
 

@@ -20,8 +20,8 @@ from hpbench.learners.encoders import EncodedActorCritic
 from hpbench.learners.external import ExternalEnvironments, episode_seeds
 from hpbench.learners.glyphs import Glyphs
 from hpbench.learners.rollout import DELAY, REWARD_SCALE
-from hpbench.learners.simulator_halves import Halves
 from hpbench.learners.simulator_pool import PooledSimulator
+from hpbench.learners.simulator_split import SplitSimulator
 
 if TYPE_CHECKING:
     from hpbench.learners.on_policy import OnPolicy
@@ -128,7 +128,7 @@ def collect(population: OnPolicy, totals: Tensor) -> None:
         environments.members[m].ahead = True
         head = glyphs_native.Head(encoder, state["parameters"][m], task.action_count)
         own, whole = {name: array[m] for name, array in rollout.items()}, environments._simulator(m)
-        assert isinstance(whole, Halves)
+        assert isinstance(whole, SplitSimulator)
         each = zip(whole.parts, whole.rows, strict=True)
         parts.append([Part(one, rows, seeds[m], own, head, task.max_episode_steps, delays[m]) for one, rows in each])
     playing = {part.simulator: part for its in parts for part in its}

@@ -21,8 +21,8 @@ from torch import Tensor
 from hpbench.errors import InvalidConfiguration
 from hpbench.learners.external_native import Exchanges
 from hpbench.learners.rollout import DELAY, NOISE, REWARD_SCALE, Environments, Transition, policy_action
-from hpbench.learners.simulator_halves import make_parts, make_turns
 from hpbench.learners.simulator_pool import make_simulator
+from hpbench.learners.simulator_split import make_parts, make_turns
 from hpbench.seeding import normal_from_uniform
 from hpbench.tasks.base import MAX_DELAY, Task
 from hpbench.tasks.simulator import Simulator

@@ -16,7 +16,7 @@ from hpbench.learners import encoded, encoded_gpu, encoded_graphs, images_native
 from hpbench.learners.encoders import EncodedActorCritic
 from hpbench.learners.external import ExternalEnvironments
 from hpbench.learners.ppo import PPO, PPOConfig
-from hpbench.learners.simulator_halves import Halves
+from hpbench.learners.simulator_split import SplitSimulator
 from hpbench.tasks.base import Task
 from hpbench.tasks.procgen import PUBLISHED, TASKS
 
@@ -67,7 +67,7 @@ def test_halves_in_processes_give_the_same_rollouts_as_one_simulator_here(monkey
                 collect(each, totals)
         each.state["totals"] = totals
         each.settle()
-    assert isinstance(halved.environments._simulator(0), Halves)
+    assert isinstance(halved.environments._simulator(0), SplitSimulator)
     for name, expected in plain.state.items():
         assert torch.equal(halved.state[name], expected), name
     for name in ("observation", "action", "log_prob", "value", "reward", "done", "truncated", "last_value"):

@@ -20,8 +20,8 @@ from hpbench.errors import SimulatorCrash
 from hpbench.learners import encoded, encoded_turns, native, simulator_pool
 from hpbench.learners.external import ExternalEnvironments
 from hpbench.learners.ppo import PPO, PPOConfig
-from hpbench.learners.simulator_halves import Halves, make_turns
 from hpbench.learners.simulator_pool import SimulatorPool
+from hpbench.learners.simulator_split import SplitSimulator, make_turns
 from hpbench.tasks.base import Task
 from hpbench.tasks.nethack_layout import CELLS, GLYPHS, OBSERVATION_SIZE
 from hpbench.tasks.replay import ReplayMaker, ReplaySimulator
@@ -157,7 +157,7 @@ def test_each_part_has_processes_of_its_own(processes: int, envs: int, places: l
     use(processes)
     (pool,) = simulator_pool._shared
     simulator = make_turns(DungeonMaker(), envs, "dungeon")
-    assert isinstance(simulator, Halves)
+    assert isinstance(simulator, SplitSimulator)
     found = [{pool.workers.index(worker) for worker, _, _ in part._parts} for part in simulator.parts]
     assert found == places
     assert sum(part.envs for part in simulator.parts) == envs == simulator.rows[-1].stop

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from hpbench.errors import InvalidConfiguration, MissingExtra, SimulatorCrash, SnapshotError
 from hpbench.learners import simulator_pool
-from hpbench.learners.simulator_halves import Halves
 from hpbench.learners.simulator_pool import PooledSimulator, SimulatorPool, make_simulator, shared_pool
+from hpbench.learners.simulator_split import SplitSimulator
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a worker could not import this module
 
@@ -305,7 +305,7 @@ def test_a_pool_needs_a_process() -> None:
 
 def test_two_simulators_as_halves_show_what_one_shows(pool: SimulatorPool) -> None:
     whole, sizes = WalksMaker().make(5), (2, 3)
-    halves = Halves([pool.make(WalksMaker(), size) for size in sizes], sizes)
+    halves = SplitSimulator([pool.make(WalksMaker(), size) for size in sizes], sizes)
     for simulator in (whole, halves):
         simulator.reset(range(5), range(10, 15))
     assert trace(halves, 20) == trace(whole, 20)

@@ -16,7 +16,7 @@ from hpbench.learners.simulator_pool import PooledSimulator, shared_pool
 from hpbench.tasks.simulator import Simulator, SimulatorMaker
 
 
-class Halves:
+class SplitSimulator:
     """Several simulators as one: a :class:`~hpbench.tasks.simulator.Simulator`.
 
     Its arrays are copies of those of its parts, made when they are read.
@@ -100,7 +100,7 @@ def make_parts(maker: SimulatorMaker, envs: int, evaluation: bool, task: str, pa
     bounds = [part * envs // parts for part in range(parts + 1)]
     sizes = [stop - start for start, stop in itertools.pairwise(bounds)]
     made = [shared_pool().make(maker, size, evaluation, task) for size in sizes]
-    return Halves(made, sizes) if parts > 1 else made[0]
+    return SplitSimulator(made, sizes) if parts > 1 else made[0]
 
 
 GROUP = 8
@@ -120,4 +120,4 @@ def make_turns(maker: SimulatorMaker, envs: int, task: str) -> Simulator:
         pool.make(maker, size, task=task, among=slice(part * processes // parts, (part + 1) * processes // parts))
         for part, size in enumerate(sizes)
     ]
-    return Halves(made, sizes)
+    return SplitSimulator(made, sizes)
