@@ -7,7 +7,7 @@
   ``chat:http://localhost:8000/v1#my-model``; options are those of :class:`~agents.language.chat.ChatOptions`.
 
 ``hf:hyperprompt-small`` is the model that comes with the package. The agent ``hyperprompt`` is that model without the
-history of its updates, ``hf:hyperprompt-small?history=false``: it decides as well without, and a third faster.
+history of its updates, ``hf:hyperprompt-small?history=false``: on its tasks it decides as well without.
 
 Both schemes also take ``timing`` and ``name`` of :class:`~agents.language.controller.LanguageAgent`, and the fields of
 :class:`~agents.language.view.View`, for controls: ``hf:hyperprompt-small?sample=true&trends=false``.
@@ -82,7 +82,7 @@ def hyperprompt() -> LanguageAgent:
     """HyperPrompt: the small language model that comes with the package; it takes the choices it finds most likely.
 
     It is not shown the history of its updates (:class:`~agents.language.view.View`), although it was trained with it.
-    On validation variants of its tasks that made no difference (-0.002 [-0.023, 0.020]), and it is a third of what
+    On validation variants of its tasks that made no difference (-0.002 [-0.023, 0.020]), and it is 29 % of what
     there is to read; on a family that it had never seen, it did better with it.
 
     Raises:

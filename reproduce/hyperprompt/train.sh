@@ -34,4 +34,4 @@ for stage in tiny sft multistep; do
     cp "$OUT/$stage/recipe.json" "$OUT/kept/training/$stage-recipe.json"
     cp "$OUT/$stage/log.jsonl" "$OUT/kept/training/$stage-log.jsonl"
 done
-echo "Next: hpbench run --agent hf:$OUT/kept --suite classic-small-v0"
+echo "Next: hpbench run --agent 'hf:$OUT/kept?history=false' --suite classic-small-v0"
