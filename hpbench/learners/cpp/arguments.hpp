@@ -3,10 +3,11 @@
 // eight bytes wide.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <thread>
-#include <vector>
+
+#include "threads.hpp"
 
 namespace hpbench {
 
@@ -61,7 +62,7 @@ enum Stream { INITIALISATION, ACTION, ENVIRONMENT, MINIBATCH, EVALUATION, NOISE 
 template <class Member, class Arguments, class Work>
 void for_each_member(const Arguments& a, Work work) {
     std::atomic<int64_t> next{0};
-    auto loop = [&] {
+    auto loop = [&](int64_t) {
         Member member(a);
         for (int64_t m = next++; m < a.members; m = next++) {
             member.attach(m);
@@ -72,10 +73,7 @@ void for_each_member(const Arguments& a, Work work) {
             }
         }
     };
-    std::vector<std::thread> helpers;
-    for (int64_t i = 1; i < a.threads && i < a.members; ++i) helpers.emplace_back(loop);
-    loop();
-    for (auto& helper : helpers) helper.join();
+    on_threads(std::min(a.threads, a.members), loop);
 }
 
 }  // namespace hpbench

@@ -2,13 +2,12 @@
 #include "glyphs.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <memory>
-#include <thread>
 #include <vector>
 
 #include "linear.hpp"
+#include "threads.hpp"
 
 namespace hpbench::glyphs {
 namespace {
@@ -170,19 +169,6 @@ void backward(const Arguments& a, const Pieces<const float>& p, const Turned& tu
             for (int64_t j = 0; j < a.letter_width; ++j) row[j] += *spelt++;
         }
     }
-}
-
-// Every one of `count` is done once, on so many threads; work(k, thread).
-template <typename Work>
-void share(int64_t count, int64_t threads, const Work& work) {
-    std::atomic<int64_t> next{0};
-    auto loop = [&](int64_t thread) {
-        for (int64_t k = next++; k < count; k = next++) work(k, thread);
-    };
-    std::vector<std::thread> helpers;
-    for (int64_t i = 1; i < std::min(threads, count); ++i) helpers.emplace_back(loop, i);
-    loop(0);
-    for (auto& helper : helpers) helper.join();
 }
 
 std::vector<Scratch> scratches(const Arguments& a, int64_t parts) {

@@ -4,20 +4,11 @@
 #include <algorithm>
 #include <atomic>
 #include <thread>
-#include <vector>
 
 #include "images.hpp"
+#include "threads.hpp"
 
 namespace hpbench::images {
-
-// Calls `work(thread)` on that many threads, one of them the caller's.
-template <class Function>
-void on_threads(int64_t threads, Function work) {
-    std::vector<std::thread> helpers;
-    for (int64_t i = 1; i < threads; ++i) helpers.emplace_back(work, i);
-    work(0);
-    for (auto& helper : helpers) helper.join();
-}
 
 struct Place {
     int64_t unit, part, thread;

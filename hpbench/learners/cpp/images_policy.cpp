@@ -88,11 +88,10 @@ struct Heads {
     void finish() const {
         const Layers<float> to(p, p.gradient);
         constexpr int64_t BLOCK = 24;  // inputs
-        std::atomic<int64_t> next{0};
-        on_threads(p.threads, [&](int64_t) {
-            for (int64_t i = next++ * BLOCK; i < inputs; i = next++ * BLOCK)
-                multiply(p.flat + i, 1, inputs, hidden_back, nullptr, to.dense + i * features, int(std::min(BLOCK, inputs - i)),
-                         int(p.batch), int(features));
+        share((inputs + BLOCK - 1) / BLOCK, p.threads, [&](int64_t block, int64_t) {
+            const int64_t i = block * BLOCK;
+            multiply(p.flat + i, 1, inputs, hidden_back, nullptr, to.dense + i * features, int(std::min(BLOCK, inputs - i)),
+                     int(p.batch), int(features));
         });
         multiply(back, 1, outputs, p.activations, nullptr, gradient, int(outputs), int(p.batch), int(features));
         transpose(gradient, int(p.actions), int(features), to.actor);
