@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
+import sys
 import warnings
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -29,6 +32,17 @@ STATE_BYTES = 100_000
 """Room for a saved state: the longest one in 48,000 random steps of each game and mode had half of that (coinrun)."""
 _ALLOTTED = 2**20
 """What Procgen itself allots: it ends the process if a state is longer than its buffer."""
+_RUNNING: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    """The threads of an environment are not there in a fork of its process, where closing it would wait for them."""
+    for native in _RUNNING:
+        native.closed = True
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 @dataclass(frozen=True)
@@ -81,12 +95,17 @@ class ProcgenMaker:
         options = {"env_name": self.game, "distribution_mode": self.mode, "start_level": start, "num_levels": count}
         make = _procgen().ProcgenGym3Env
         try:
-            return make(num=envs, rand_seed=seed, num_threads=self.threads, **options)
+            native = make(num=envs, rand_seed=seed, num_threads=self.threads, **options)
         except OSError as error:  # from the dynamic linker: "libGL.so.1: cannot open shared object file: ..."
             missing = re.search(r"(lib[\w.+-]+\.so[.\d]*): cannot open shared object file", str(error))
             if missing is None:
                 raise
             raise MissingLibrary("procgen", missing[1], "libgl1 libglib2.0-0") from None
+        # cffi looks a function up under the lock that it holds while it loads a library. An environment that nobody
+        # closed may be collected in just that moment, and would wait for ever: so its last call is looked up now.
+        _ = native._c_lib.libenv_close
+        _RUNNING.add(native)
+        return native
 
 
 class ProcgenSimulator:

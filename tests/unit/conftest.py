@@ -1,9 +1,11 @@
-"""Results that were never run, for tests of tables, plots and reports."""
+"""Results that were never run, for tests of tables, plots and reports; and benchmarks as modules."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from hpbench.evaluation.identity import AgentIdentity
 from hpbench.evaluation.records import Costs, Member, Platform, Record
 from hpbench.evaluation.results import SUITE_FILE, Results, load_results, record_path
 from hpbench.evaluation.suite import Row, Suite, parse_suite
+from short_benchmarks import FOLDER
 
 SUITE = """
 format = 1
@@ -99,3 +102,10 @@ def make_results(tmp_path: Path) -> MakeResults:
         return load_results(folder)
 
     return make
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Imports a benchmark as its own command would: with the folder on the path."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import operator
 import pickle
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -186,3 +188,21 @@ def test_a_missing_system_library_names_its_packages(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(procgen_simulator._procgen(), "ProcgenGym3Env", refuse)
     with pytest.raises(MissingLibrary, match="needs libGL.so.1 .* apt-get install libgl1 libglib2.0-0"):
         ProcgenMaker("coinrun").make(1)
+
+
+def test_an_environment_can_be_collected_while_another_loads_the_library() -> None:
+    native = ProcgenMaker("coinrun").native(1, evaluation=False, seed=0)
+    with native._ffi._lock:  # as cffi does while it loads
+        collected = threading.Thread(target=native.close, daemon=True)
+        collected.start()
+        collected.join(timeout=10)
+        assert not collected.is_alive()
+
+
+def test_a_fork_does_not_wait_for_the_threads_of_its_parent() -> None:
+    native = ProcgenMaker("coinrun", threads=2).native(1, evaluation=False, seed=0)
+    child = multiprocessing.get_context("fork").Process(target=native.close)
+    child.start()
+    child.join(timeout=10)
+    assert child.exitcode == 0
+    native.observe()  # still there for the parent
