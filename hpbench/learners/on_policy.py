@@ -11,10 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hpbench.learners import encoded, encoded_gpu, encoded_turns
+from hpbench.learners import encoded, encoded_actors, encoded_gpu
 from hpbench.learners.advantage import generalised_advantage
 from hpbench.learners.encoders import EncodedActorCritic
-from hpbench.learners.external import ExternalEnvironments
 from hpbench.learners.networks import ActorCritic, Weights, forward
 from hpbench.learners.normalisation import scaled, standardised, update_moments
 from hpbench.learners.representation import plasticity, sample
@@ -32,16 +31,11 @@ class OnPolicy(TensorPopulation):
 
     # -- rollouts
 
-    def _take_turns(self) -> None:
-        """Let the simulators have parts that step in turns, if rollouts can be collected so."""
-        if isinstance(self.environments, ExternalEnvironments):
-            self.environments.turns = encoded_turns.suits(self)
-
     @torch.no_grad()
     def _collect(self, totals: Tensor) -> None:
         """One rollout into the buffer, with advantages and returns."""
         if isinstance(self.networks, EncodedActorCritic):
-            way = encoded_gpu if encoded_gpu.suits(self) else encoded_turns if encoded_turns.suits(self) else encoded
+            way = encoded_gpu if encoded_gpu.suits(self) else encoded_actors if encoded_actors.suits(self) else encoded
             way.collect(self, totals)
             self._estimate(totals)
             return
