@@ -175,10 +175,10 @@ class OnPolicy(TensorPopulation):
         """Rewards over the running deviation of the discounted return (as Gymnasium's NormalizeReward)."""
         discount = self.state["hyperparameters"][:, self.hyperparameters.index("discount"), None]
         running, history = self.state["return_running"], []
-        for t in range(reward.shape[1]):
-            running = running * discount + reward[:, t].double()
+        for gained, goes_on in zip(reward.double().unbind(1), (1.0 - done.double()).unbind(1), strict=True):
+            running = running * discount + gained
             history.append(running)
-            running = running * (1.0 - done[:, t].double())
+            running = running * goes_on
         self.state["return_running"] = running
         apart = isinstance(self.networks, EncodedActorCritic)
         update_moments(self.state, "return", torch.stack(history, dim=1).flatten(1)[..., None], apart)
