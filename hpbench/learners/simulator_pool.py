@@ -216,14 +216,15 @@ class PooledSimulator:
         return self._record
 
     def play(self, player: Player) -> None:
-        """Let a player, which must be picklable, begin to play in each process with the copies there."""
+        """Let a player, which must be picklable, begin to play in each process with the copies there. What it answers,
+        :meth:`played` gives, before anything else is asked."""
         self._answers()
         self.pool.tidy()
         for worker, start, _ in self._parts:
-            self._send(worker, PLAY, pickle.dumps((player, start)))
+            self._send(worker, PLAY, cloudpickle.dumps((player, start)))
 
     def played(self) -> list[Any]:
-        """What the player answers in each process, in the order of the copies."""
+        """Wait for the player in all processes: its answers, in the order of the copies."""
         return [pickle.loads(answer) for answer in self._answers()]
 
     def save(self, env: int) -> bytes:
