@@ -20,7 +20,6 @@ if platform.machine().lower() in {"x86_64", "amd64"}:
     FLAGS.append("-march=x86-64-v3")
 
 
-
 def native(name: str, folder: Path) -> list[Extension]:
     """The extension whose sources are in that folder; none if there are none."""
     sources = sorted(path.as_posix() for path in folder.glob("*.cpp"))

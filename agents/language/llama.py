@@ -1,6 +1,7 @@
-"""Small Llamas on a CPU, in C++ (``cpp/llama.cpp``): the same as transformers runs them up to rounding, in a fraction of
-the time, most of which such a model would spend on many small operations and on what is never read (queries, outputs
-and feed-forward parts of the prompt's last layer).
+"""Small Llamas on a CPU, in C++ (``cpp/llama.cpp``): as transformers runs them, up to rounding, in half the time.
+
+Transformers would spend most of it on many small operations, and on what is never read (queries, outputs and
+feed-forward parts of the prompt's last layer).
 
 A member's logits do not depend on who else is asked, on how long their prompts are, or on the number of threads.
 """
@@ -10,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +126,7 @@ def _layer(layer: Any) -> list[Tensor]:
 
 
 def _packed(*layers: Any) -> Tensor:
-    """Weights ``[outputs, inputs]``, one below the other, as ``[outputs / PANEL, inputs, PANEL]``; with zeros for outputs
-    that there are not."""
+    """Weights ``[outputs, inputs]``, one below the other, as ``[outputs / PANEL, inputs, PANEL]``; zeros fill it up."""
     joined = torch.cat([layer.weight.detach() for layer in layers])
     joined = torch.nn.functional.pad(joined, (0, 0, 0, -len(joined) % PANEL))
     return joined.view(-1, PANEL, joined.shape[1]).transpose(1, 2).contiguous()
