@@ -16,6 +16,7 @@ from agents.language.layout import SlotLayout
 from agents.language.llama import LlamaPasses
 from agents.language.passes import Passes
 from agents.language.slot import SlotOptions, SlotPolicy, choice_scores
+from hpbench.learners import native
 
 WORDS, TOKENS, COLUMNS, ROOM = 50, 40, 5, 9
 LENGTHS = torch.tensor([40, 23, 1])
@@ -138,6 +139,7 @@ def test_what_does_not_suit() -> None:
         pass
 
     model = make()
+    assert (llama._library() is None) == (native.unavailable() is not None)  # built together
     if not llama.suits(model):
         pytest.skip("the engine for small Llamas was not built: there is no C++ compiler")
     assert not llama.suits(Changed(model.config))
