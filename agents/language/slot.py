@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agents.language import prompt
+from agents.language import llama, prompt
 from agents.language.causal import CausalModel, Prompts
 from agents.language.decision import Decision
 from agents.language.layout import SlotLayout, Tree
-from agents.language.passes import additive, open_passes
+from agents.language.passes import Passes, additive
 from agents.language.whole import fill_whole, has_full_attention
 from hpbench.errors import InvalidConfiguration
 from hpbench.hyperparameter import KEEP
@@ -85,8 +85,10 @@ class SlotPolicy:
         layout = self.layout(shown.pop())
         prompts = self.model.prompts(observations, layout.longest)
         draws = self._draws(seeds, len(layout.slots))
-        if has_full_attention(self.model.model):
-            scores, choices = self._fill(layout, prompts, draws)
+        if llama.suits(self.model.model):
+            scores, choices = self._fill_in_turn(layout, prompts, draws)
+        elif has_full_attention(self.model.model):
+            scores, choices = self._fill_by_drafts(layout, prompts, draws)
         else:
             scores, choices = fill_whole(
                 self.model.model, layout, prompts, lambda logs, h: self._choose(logs.double(), draws[:, h])
@@ -119,11 +121,32 @@ class SlotPolicy:
         uniforms = uniform(torch.tensor(seeds), torch.zeros(len(seeds), dtype=torch.long), slots)
         return uniforms.double().to(self.model.device)
 
-    def _fill(self, layout: SlotLayout, prompts: Prompts, draws: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores ``[members, slots, choices]`` and the choices made ``[members, slots]``.
+    def _fill_in_turn(self, layout: SlotLayout, prompts: Prompts, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores ``[members, slots, choices]`` and the choices made ``[members, slots]``, slot after slot."""
+        prompts = prompts.shifted()
+        lengths = prompts.lengths
+        passes = llama.LlamaPasses(self.model.model, prompts.ids, lengths, layout.columns)
+        choices = torch.full_like(draws, KEEP, dtype=torch.long)
+        scores = torch.zeros(*choices.shape, len(prompt.CHOICES))
+        start = 0
+        for h, slot in enumerate(layout.slots):
+            this, columns, tree = slice(h, h + 1), slice(start, slot.end), layout.tree(choices)
+            logits = passes.columns(
+                tree.ids[:, columns],
+                lengths[:, None] + tree.positions[:, columns],
+                tree.visible[:, columns, : slot.end],
+                layout.read_columns(this) - start,
+            )
+            scores[:, this] = layout.scores(logits, this)
+            choices[:, this] = self._choose(scores[:, this].double(), draws[:, this])
+            start = slot.end  # where the choice made stands, which the next slot's columns begin with
+        return scores, choices
 
-        Slot after slot, each would take a pass of its own. Instead, one pass scores all slots behind a draft, at first
-        the completion that keeps everything. A slot is right if the draft is right in all slots before it. So the
+    def _fill_by_drafts(self, layout: SlotLayout, prompts: Prompts, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """The same in fewer passes.
+
+        Slot after slot, each takes a pass of its own. Here, one pass scores all slots behind a draft, at first the
+        completion that keeps everything. A slot is right if the draft is right in all slots before it. So the
         choices are final up to the first that differs from the draft, that one included, and with it the draft is
         corrected. Members whose drafts were right are done; the others are passed again from there on.
 
@@ -131,7 +154,7 @@ class SlotPolicy:
         Choices follow from scores and draws alone, so it comes to the same choices when they are sampled, too.
         """
         prompts, last = prompts.shifted(), len(layout.slots) - 1
-        passes = open_passes(self.model.model, prompts.ids, layout.columns)
+        passes = Passes(self.model.model, prompts.ids)
         choices = torch.full_like(draws, KEEP, dtype=torch.long)
         scores = torch.zeros(*choices.shape, len(prompt.CHOICES), device=choices.device)
         going = torch.arange(len(choices), device=choices.device)

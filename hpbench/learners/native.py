@@ -44,9 +44,8 @@ _OUTSIDE = ("exchanges", "operate", "restarts_itself")
 _RESULTS = ("totals", "evaluation_returns", "evaluation_lengths")
 
 
-def library_path() -> Path | None:
-    """Where the compiled engine lies; None if it was not built."""
-    folder = Path(__file__).parent
+def library_path(folder: Path = Path(__file__).parent) -> Path | None:
+    """Where the compiled engine lies, or another one that is in its own folder; None if it was not built."""
     for suffix in machinery.EXTENSION_SUFFIXES:
         path = folder / f"_native{suffix}"
         if path.exists():

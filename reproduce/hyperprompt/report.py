@@ -4,7 +4,7 @@
     python reproduce/hyperprompt/report.py --pack FOLDER  pack results of hpbench run into records/ first
 
 ``records/SUITE.tar.xz`` holds what ``hpbench run --suite reproduce/hyperprompt/SUITE.toml --output FOLDER`` writes,
-unchanged: ``hpbench report`` and ``hpbench replay`` read it, once unpacked. Every number in ``results.md`` is computed
+unchanged: ``hpbench report`` reads it, once unpacked. Every number in ``results.md`` is computed
 here, from these records; a test does it again.
 """
 

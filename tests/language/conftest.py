@@ -82,7 +82,7 @@ def _make_model(kind: str, vocabulary: int, seed: int = 0) -> Any:
             return transformers.GPT2LMHeadModel(config).eval()
         config = transformers.LlamaConfig(
             **small,
-            hidden_size=16,
+            hidden_size=64,
             intermediate_size=32,
             num_hidden_layers=2,
             num_attention_heads=4,

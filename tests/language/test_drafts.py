@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from agents.language import prompt, slot
+from agents.language import llama, prompt, slot
 from agents.language.causal import CausalModel
 from agents.language.decision import Decision
-from agents.language.passes import LlamaPasses, Passes, open_passes
+from agents.language.passes import Passes
 from agents.language.slot import SlotOptions, SlotPolicy, choice_scores
 from hpbench.hyperparameter import KEEP
 from hpbench.seeding import uniform
@@ -41,8 +41,8 @@ def passes(
     """The decisions, and members and tokens of each pass through the model."""
     seen: list[tuple[int, int]] = []
 
-    def open_and_watch(network: Any, ids: torch.Tensor, room: int) -> Passes:
-        opened = open_passes(network, ids, room)
+    def open_and_watch(network: Any, ids: torch.Tensor) -> Passes:
+        opened = Passes(network, ids)
         columns = opened.columns
         seen.append((len(ids), ids.shape[1]))
 
@@ -54,7 +54,8 @@ def passes(
         return opened
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(slot, "open_passes", open_and_watch)
+        patch.setattr(slot, "Passes", open_and_watch)
+        patch.setattr(llama, "suits", lambda network: False)  # those guess nothing
         decisions = policy.decide(observations, seeds)
     return decisions, seen
 
@@ -89,32 +90,6 @@ def test_a_draft_changes_no_choice(model: CausalModel, observations: list[str], 
     made = assert_as_slot_after_slot(SlotPolicy(model, options), observations)
     assert len(set(made)) > 1 or not options.sample  # the most likely edits may be the same for all
     assert any(choice != KEEP for row in made for choice in row)
-
-
-@torch.no_grad()
-def test_passes_of_a_llama(make_model: Callable[..., Any]) -> None:
-    """The same logits as those of transformers, over prompts, columns, and others in their place."""
-    model = make_model("llama", 50)
-    generator = torch.Generator().manual_seed(0)
-    prompts, ids = (torch.randint(2, 50, shape, generator=generator) for shape in ((3, 7), (3, 5)))
-    seen = torch.ones(3, 12, dtype=torch.bool)
-    seen[0, 4:7] = False  # padding
-    visible = seen[:, None] & (torch.rand(3, 5, 12, generator=generator) < 0.7)
-    visible[:, :, 0] = True
-    positions, read = torch.tensor([[4], [7], [7]]) + torch.arange(5), torch.tensor([0, 3])
-    assert type(open_passes(model, prompts, 5)) is LlamaPasses
-    logits = []
-    for kind in (Passes, LlamaPasses):
-        passes = kind(model, prompts, 5)
-        first = passes.columns(ids, positions, visible, read)
-        passes.keep(torch.tensor([0, 2]), 2)
-        second = passes.columns(ids[[0, 2], 2:].flip(1), positions[[0, 2], 2:], visible[[0, 2], 2:], torch.tensor([2]))
-        logits.append((first, second))
-    for expected, ours in zip(*logits, strict=True):
-        assert expected.std() > 0.1
-        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
-    assert type(open_passes(model.bfloat16(), prompts, 5)) is Passes
-    assert type(open_passes(make_model("gpt2", 50), prompts, 5)) is Passes
 
 
 def test_a_right_draft_takes_one_pass_more_than_the_prompts(model: CausalModel, observations: list[str]) -> None:
