@@ -24,16 +24,13 @@ def generalised_advantage(
     Returns:
         Advantages ``[members, steps, envs]``.
     """
-    advantages: list[Tensor] = []
-    running = torch.zeros_like(last_value)
-    discount, decay = discount[:, None], (discount * gae_lambda)[:, None]
-    following = last_value
-    for t in reversed(range(reward.shape[1])):
-        goes_on = 1.0 - done[:, t]
-        delta = reward[:, t] + discount * goes_on * following - value[:, t]
-        running = delta + decay * goes_on * running
+    goes_on, following = 1.0 - done, torch.cat((value[:, 1:], last_value[:, None]), dim=1)
+    delta = reward + discount[:, None, None] * goes_on * following - value
+    decay = (discount * gae_lambda)[:, None, None] * goes_on
+    advantages, running = [], torch.zeros_like(last_value)
+    for gained, kept in zip(reversed(delta.unbind(1)), reversed(decay.unbind(1)), strict=True):
+        running = gained + kept * running
         advantages.append(running)
-        following = value[:, t]
     return torch.stack(advantages[::-1], dim=1)
 
 

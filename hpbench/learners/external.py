@@ -22,7 +22,7 @@ from hpbench.errors import InvalidConfiguration
 from hpbench.learners.external_native import Exchanges
 from hpbench.learners.rollout import DELAY, NOISE, REWARD_SCALE, Environments, Transition, policy_action
 from hpbench.learners.simulator_pool import make_simulator
-from hpbench.learners.simulator_split import make_parts, make_turns
+from hpbench.learners.simulator_split import make_parts
 from hpbench.seeding import normal_from_uniform
 from hpbench.tasks.base import MAX_DELAY, Task
 from hpbench.tasks.simulator import Simulator
@@ -46,7 +46,7 @@ class Running:
         self.current = self.ahead = False
 
     def simulator(
-        self, task: Task, envs: int, evaluation: bool, threads: int = 1, parts: int | None = None, turns: bool = False
+        self, task: Task, envs: int, evaluation: bool, threads: int = 1, parts: int | None = None
     ) -> Simulator:
         """It is made when it is first asked for, and closed when nobody has it any more.
 
@@ -56,13 +56,10 @@ class Running:
             evaluation: on the levels for evaluation.
             threads: that it may have, if it runs in this process.
             parts: None: as the maker says. A number: in processes, as a simulator that has so many ``parts``.
-            turns: in processes, as a simulator whose parts step in turns.
         """
         if self._simulator is None:
             assert task.simulator is not None
-            if turns:
-                self._simulator = make_turns(task.simulator, envs, task.id)
-            elif parts is None:
+            if parts is None:
                 self._simulator = make_simulator(task.simulator, envs, evaluation, task.id, task.agents, threads)
             else:
                 self._simulator = make_parts(task.simulator, envs, evaluation, task.id, parts)
@@ -82,9 +79,6 @@ class ExternalEnvironments(Environments):
         evaluation: whether they play single episodes, on the levels for evaluation: what has ended does not go on.
         spread: whether the simulators run in processes, even if they could run in this one. It changes no result.
         threads: that simulators in this process may have. They change no result.
-
-    Attributes:
-        turns: whether the simulators have parts that step in turns (``encoded_turns.py``). They change no result.
 
     Raises:
         InvalidConfiguration: if they do not make whole worlds of a task with several agents.
@@ -106,7 +100,6 @@ class ExternalEnvironments(Environments):
         self.has_one_observation = self.maker.restarts_itself and not self.noisy
         """Whether a step has one observation of each copy, unchanged, and no other one of the episode that ended."""
         self.members: list[Running] = []
-        self.turns = False
         self._evaluation: dict[int, ExternalEnvironments] = {}
 
     # -- environments
@@ -224,7 +217,7 @@ class ExternalEnvironments(Environments):
 
     def _simulator(self, member: int) -> Simulator:
         parts = (1 if self.evaluation or self.envs < SPLIT else 2) if self.spread else None
-        return self.members[member].simulator(self.task, self.envs, self.evaluation, self.threads, parts, self.turns)
+        return self.members[member].simulator(self.task, self.envs, self.evaluation, self.threads, parts)
 
     # -- simulators and the state
 
@@ -280,7 +273,7 @@ class ExternalEnvironments(Environments):
 
     def _with(self, members: list[Running]) -> ExternalEnvironments:
         other = ExternalEnvironments(self.task, self.envs, self.evaluation, self.spread, self.threads)
-        other.turns, other.members, other._evaluation = self.turns, members, self._evaluation
+        other.members, other._evaluation = members, self._evaluation
         return other
 
     def of_evaluation(self, episodes: int) -> ExternalEnvironments:

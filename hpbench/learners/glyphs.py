@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hpbench.learners import glyphs_native
+from hpbench.learners import glyphs_acting, glyphs_native
+from hpbench.learners.glyphs_acting import PATCH
 from hpbench.seeding import uniform
 from hpbench.tasks.nethack_layout import (
     CELLS,
     CONDITIONS,
     CONDITIONS_START,
-    CROP,
     MESSAGE,
     MESSAGE_START,
     OBSERVATION_SIZE,
@@ -34,14 +34,10 @@ from hpbench.tasks.nethack_layout import (
     GLYPHS as GLYPH_COUNT,
 )
 
-PATCH = 3
-"""Cells a side of what is read together."""
 LETTERS = 128
 """Bytes of messages beyond ASCII count as the last letter."""
-_HIGH, _WIDE = (size // PATCH for size in CROP)
-_ORDER = torch.arange(CELLS).view(_HIGH, PATCH, _WIDE, PATCH).transpose(1, 2).reshape(-1)  # patch by patch
-_SCALES = torch.tensor([status.scale for status in STATUS.values()])
-_LOG = torch.tensor([status.log for status in STATUS.values()])
+_ORDER = torch.from_numpy(glyphs_acting.ORDER)
+_SCALES, _LOG = torch.from_numpy(glyphs_acting.SCALES), torch.from_numpy(glyphs_acting.LOG)
 
 
 @dataclass(frozen=True)

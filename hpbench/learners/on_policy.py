@@ -11,10 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hpbench.learners import encoded, encoded_gpu, encoded_turns
+from hpbench.learners import encoded, encoded_actors, encoded_gpu
 from hpbench.learners.advantage import generalised_advantage
 from hpbench.learners.encoders import EncodedActorCritic
-from hpbench.learners.external import ExternalEnvironments
 from hpbench.learners.networks import ActorCritic, Weights, forward
 from hpbench.learners.normalisation import scaled, standardised, update_moments
 from hpbench.learners.representation import plasticity, sample
@@ -32,16 +31,11 @@ class OnPolicy(TensorPopulation):
 
     # -- rollouts
 
-    def _take_turns(self) -> None:
-        """Let the simulators have parts that step in turns, if rollouts can be collected so."""
-        if isinstance(self.environments, ExternalEnvironments):
-            self.environments.turns = encoded_turns.suits(self)
-
     @torch.no_grad()
     def _collect(self, totals: Tensor) -> None:
         """One rollout into the buffer, with advantages and returns."""
         if isinstance(self.networks, EncodedActorCritic):
-            way = encoded_gpu if encoded_gpu.suits(self) else encoded_turns if encoded_turns.suits(self) else encoded
+            way = encoded_gpu if encoded_gpu.suits(self) else encoded_actors if encoded_actors.suits(self) else encoded
             way.collect(self, totals)
             self._estimate(totals)
             return
@@ -181,10 +175,10 @@ class OnPolicy(TensorPopulation):
         """Rewards over the running deviation of the discounted return (as Gymnasium's NormalizeReward)."""
         discount = self.state["hyperparameters"][:, self.hyperparameters.index("discount"), None]
         running, history = self.state["return_running"], []
-        for t in range(reward.shape[1]):
-            running = running * discount + reward[:, t].double()
+        for gained, goes_on in zip(reward.double().unbind(1), (1.0 - done.double()).unbind(1), strict=True):
+            running = running * discount + gained
             history.append(running)
-            running = running * (1.0 - done[:, t].double())
+            running = running * goes_on
         self.state["return_running"] = running
         apart = isinstance(self.networks, EncodedActorCritic)
         update_moments(self.state, "return", torch.stack(history, dim=1).flatten(1)[..., None], apart)

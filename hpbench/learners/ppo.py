@@ -143,7 +143,6 @@ class PPO(OnPolicy):
             self.networks = EncodedActorCritic.build(make_encoder(name, task.observation_size, self.threads), *actions)
             if config.normalize_observation:
                 raise InvalidConfiguration(f"normalize_observation is for encoder='mlp', not for {name!r}")
-            self._take_turns()
         if config.compile and not encoded_graphs.suits(self):
             raise InvalidConfiguration(
                 f"compile=True is for encoders of images with device='cuda', not for {name!r} with {str(self.device)!r}"

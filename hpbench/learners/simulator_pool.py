@@ -2,7 +2,8 @@
 
 A pool is a few worker processes; a simulator made from it has its copies spread over all of them, or some. Several
 members, and their evaluations, share one pool. Observations, rewards and actions are in memory that both sides map: a
-step costs one short message to every worker and one back, whatever the number of copies, and nothing is pickled.
+step costs one short message to every worker and one back, whatever the number of copies, and nothing is pickled. A
+player is sent to the workers as one message, and takes as many steps there as it likes.
 
 Results do not depend on the pool: copies do not know each other, so neither the number of processes nor what else they
 run changes what a simulator shows.
@@ -13,10 +14,8 @@ from __future__ import annotations
 import itertools
 import os
 import pickle
-import select
-import time
 import weakref
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]
@@ -30,10 +29,12 @@ from hpbench.learners.simulator_worker import (
     DONE,
     LOAD,
     MAKE,
+    PLAY,
     RESET,
     SAVE,
     SHARE,
     STEP,
+    Player,
     map_array,
 )
 from hpbench.tasks.simulator import Simulator, SimulatorMaker, ThreadedMaker
@@ -41,8 +42,8 @@ from hpbench.tasks.simulator import Simulator, SimulatorMaker, ThreadedMaker
 PATIENCE = 300.0
 """Seconds after which a worker that has not answered counts as stuck. Replaying long episodes takes some seconds."""
 
-EVERYWHERE = slice(None)
-"""All processes of a pool."""
+UNKNOWN = -1
+"""In place of the seed of an episode that was restored."""
 MANY = 8
 """Cores, of which the caller can have one for itself, and the others may be kept busy waiting."""
 SPINNING = 0.005
@@ -70,10 +71,6 @@ class SimulatorPool:
         self.broken = ""
         spinning = SPINNING if count < cores and cores > MANY else 0.0
         self.workers = [SimulatorProcess(patience, spinning) for _ in range(count)]
-        self._poller, self._spinning = select.poll(), spinning
-        self._at = {worker.channel.fileno(): worker for worker in self.workers}
-        for channel in self._at:
-            self._poller.register(channel, select.POLLIN)
         self._numbers = itertools.count()
         self._left: list[int] = []
         self._end = weakref.finalize(self, end_all, self.workers, self.owner)  # at exit, if not before
@@ -90,7 +87,6 @@ class SimulatorPool:
         evaluation: bool = False,
         task: str = "",
         together: int = 1,
-        among: slice = EVERYWHERE,
     ) -> PooledSimulator:
         """A simulator whose copies are spread over the processes; arguments as for :meth:`SimulatorMaker.make`.
 
@@ -100,7 +96,6 @@ class SimulatorPool:
             evaluation: on the levels for evaluation.
             task: its id, for errors.
             together: so many copies in a row must be in one process.
-            among: which of the processes.
 
         Raises:
             MissingExtra: if the simulator is not installed.
@@ -110,38 +105,7 @@ class SimulatorPool:
         if not self.usable:
             raise InvalidConfiguration(f"This pool of simulators is {self.broken or 'closed'}: make a new one.")
         name = task or type(maker).__name__
-        return PooledSimulator(self, next(self._numbers), maker, envs, evaluation, name, together, among)
-
-    def first(self, simulators: Collection[PooledSimulator]) -> PooledSimulator:
-        """Wait for the first of them of which all that it was asked is answered. The others go on.
-
-        Args:
-            simulators: of this pool; each has been asked something.
-
-        Raises:
-            SimulatorCrash: if a process dies on the way.
-        """
-        for simulator in simulators:
-            if simulator.answered:
-                return simulator
-        some = next(iter(simulators))
-        some._check()
-        asked = {simulator.number: simulator for simulator in simulators}
-        while True:
-            ready, give_up = self._poller.poll(0), time.perf_counter() + self._spinning
-            while not ready and time.perf_counter() < give_up:
-                ready = self._poller.poll(0)
-            ready = ready or self._poller.poll(1000.0 * self.workers[0].patience)
-            if not ready:
-                raise some._crash(some._pending[0], timed_out=True)
-            worker = self._at[ready[0][0]]
-            try:
-                answered = asked.get(worker.take())
-            except (EOFError, OSError) as error:
-                hurt = (each for each in simulators if worker in each._pending)
-                raise next(hurt, some)._crash(worker, timed_out=isinstance(error, TimeoutError)) from error
-            if answered is not None and answered.answered:
-                return answered
+        return PooledSimulator(self, next(self._numbers), maker, envs, evaluation, name, together)
 
     def forget(self, number: int) -> None:
         """Close a simulator in all processes, soon. Finalizers call this at any moment, even amid a message."""
@@ -179,12 +143,10 @@ class PooledSimulator:
         evaluation: bool,
         task: str,
         together: int = 1,
-        among: slice = EVERYWHERE,
     ) -> None:
         self.pool, self.number, self.task, self.envs = pool, number, task, envs
-        self.seeds: list[int | None] = [None] * envs
-        workers = pool.workers[among]
-        count = len(workers)
+        self._seeds: NDArray[np.int64] = np.full(envs, UNKNOWN)
+        workers, count = pool.workers, len(pool.workers)
         bounds = [share * (envs // together) // count * together for share in range(count + 1)]
         # Where copies are fewer than processes, those of the next simulator go to the next processes.
         places = [workers[(index + number) % count] for index in range(count)]
@@ -203,16 +165,10 @@ class PooledSimulator:
         self._observation = self._share("observation", dtype, (envs, *shape))
         self._reward = self._share("reward", "<f8", (envs,))
         self._terminated = self._share("terminated", "|b1", (envs,))
+        self._seeds = self._share("seeds", "<i8", (envs,))
+        self._seeds[:] = UNKNOWN
         self._actions: NDArray[Any] = np.zeros(0)
-
-    @property
-    def answered(self) -> bool:
-        """Whether the answers to all that it was asked have been received."""
-        return all(worker.has(self.number) for worker in self._pending)
-
-    def finish(self) -> None:
-        """Wait for all that it was asked; errors are raised."""
-        self._answers()
+        self._record: NDArray[Any] = np.zeros(0)
 
     @property
     def observation(self) -> NDArray[Any]:
@@ -235,30 +191,41 @@ class PooledSimulator:
     def reset(self, which: Sequence[int], seeds: Sequence[int]) -> None:
         """Begin new episodes in those copies."""
         for env, seed in zip(which, seeds, strict=True):
-            self.seeds[env] = int(seed)
+            self._seeds[env] = seed
         self._scatter(RESET, which, seeds)
 
     def step(self, actions: NDArray[Any], which: Sequence[int] | None = None) -> None:
         """One step of all copies, or of those."""
-        self.given(actions.dtype, actions.shape)[:] = actions
-        self.go(which)
-
-    def given(self, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
-        """The actions that :meth:`go` gives the copies, ``[envs, ...]`` in memory shared with the processes."""
         self._answers()
-        dtype = np.dtype(dtype)
-        if self._actions.shape != shape or self._actions.dtype != dtype:
-            self._actions = self._share("actions", dtype.str, shape)
-        return self._actions
-
-    def go(self, which: Sequence[int] | None = None) -> None:
-        """:meth:`step` with the actions that are there."""
+        if self._actions.shape != actions.shape or self._actions.dtype != actions.dtype:
+            self._actions = self._share("actions", actions.dtype, actions.shape)
+        self._actions[:] = actions
         self.pool.tidy()
         if which is not None:
             self._scatter(STEP, which)
             return
         for worker, _, _ in self._parts:
             self._send(worker, STEP, b"")
+
+    def record(self, dtype: np.dtype[np.void]) -> NDArray[np.void]:
+        """What players read and write, a single record ``[1]`` in memory shared with the processes, there called
+        ``record``. It stays the same until another type is asked for."""
+        self._answers()
+        if self._record.dtype != dtype:
+            self._record = self._share("record", dtype, (1,), whole=True)
+        return self._record
+
+    def play(self, player: Player) -> None:
+        """Let a player, which must be picklable, begin to play in each process with the copies there. What it answers,
+        :meth:`played` gives, before anything else is asked."""
+        self._answers()
+        self.pool.tidy()
+        for worker, start, _ in self._parts:
+            self._send(worker, PLAY, cloudpickle.dumps((player, start)))
+
+    def played(self) -> list[Any]:
+        """Wait for the player in all processes: its answers, in the order of the copies."""
+        return [pickle.loads(answer) for answer in self._answers()]
 
     def save(self, env: int) -> bytes:
         """All there is to one copy."""
@@ -275,7 +242,7 @@ class PooledSimulator:
 
     def load(self, env: int, state: bytes) -> None:
         """Become exactly what was saved."""
-        self.seeds[env] = None
+        self._seeds[env] = UNKNOWN
         self._scatter(LOAD, [env], [state])
 
     def close(self) -> None:
@@ -294,13 +261,14 @@ class PooledSimulator:
                 asked.append([which[index] for index in mine])
         return asked
 
-    def _share(self, name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
-        """An array that is the same memory here and in the processes."""
+    def _share(self, name: str, dtype: DTypeLike, shape: tuple[int, ...], whole: bool = False) -> NDArray[Any]:
+        """An array that is the same memory here and in the processes, of which each sees its rows, or the whole."""
         memory = os.memfd_create(f"hpbench-{name}")
         try:
             os.ftruncate(memory, max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize))
             for worker, start, stop in self._parts:
-                self._send(worker, SHARE, pickle.dumps((name, dtype, shape, start, stop)), memory)
+                rows = (0, shape[0]) if whole else (start, stop)
+                self._send(worker, SHARE, pickle.dumps((name, dtype, shape, *rows)), memory)
             self._answers()
             return map_array(memory, dtype, shape)
         finally:
@@ -328,22 +296,24 @@ class PooledSimulator:
             if kind != DONE:
                 failures.append((worker, *pickle.loads(payload)))
         for worker, raised, text in failures:
-            raise raised or SimulatorCrash(self.task, self._seeds(worker), f"it raised an error\n{text}")
+            raise raised or SimulatorCrash(self.task, self._episodes(worker), f"it raised an error\n{text}")
         return answers
 
     def _check(self) -> None:
         if not self.pool.usable:
-            raise SimulatorCrash(self.task, self.seeds, self.pool.broken or "its pool was closed or left behind")
+            raise SimulatorCrash(self.task, self._episodes(), self.pool.broken or "its pool was closed or left behind")
 
     def _crash(self, worker: SimulatorProcess, timed_out: bool = False) -> SimulatorCrash:
         """What to raise when a process is gone. The others go too: their answers no longer match the questions."""
         reason = f"it did not answer for {worker.patience:g} seconds" if timed_out else worker.exit()
         self.pool.broken = f"broken ({reason})"
         self.pool.close()
-        return SimulatorCrash(self.task, self._seeds(worker), reason)
+        return SimulatorCrash(self.task, self._episodes(worker), reason)
 
-    def _seeds(self, worker: SimulatorProcess) -> list[int | None]:
-        return [seed for each, start, stop in self._parts if each is worker for seed in self.seeds[start:stop]]
+    def _episodes(self, worker: SimulatorProcess | None = None) -> list[int | None]:
+        """The seeds of the episodes in that process, or in all."""
+        seeds = [None if seed == UNKNOWN else seed for seed in self._seeds.tolist()]
+        return [seed for each, start, stop in self._parts if worker in (None, each) for seed in seeds[start:stop]]
 
 
 _shared: list[SimulatorPool] = []

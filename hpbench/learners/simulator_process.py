@@ -59,17 +59,13 @@ class SimulatorProcess:
 
     def answer(self, number: int) -> tuple[int, bytes]:
         """The answer to that simulator's oldest question; others' answers on the way are kept for them."""
-        while not self.has(number):
+        while not self._early.get(number):
             spin(self.channel, self._spinning)
-            self.take()
+            self._take()
         return self._early[number].popleft()
 
-    def has(self, number: int) -> bool:
-        """Whether an answer to that simulator has been kept."""
-        return bool(self._early.get(number))
-
-    def take(self) -> int:
-        """Receive the next answer and keep it for whoever asked: the simulator's number."""
+    def _take(self) -> None:
+        """Receive the next answer and keep it for whoever asked."""
         kind, _, size = HEADER.unpack(receive(self.channel, HEADER.size))
         payload = receive(self.channel, size) if size else b""
         owner, nobody = self._asked.popleft()
@@ -77,7 +73,6 @@ class SimulatorProcess:
             self._early.pop(owner, None)
         else:
             self._early.setdefault(owner, deque()).append((kind, payload))
-        return owner
 
     def exit(self) -> str:
         """How the process ended, in words."""

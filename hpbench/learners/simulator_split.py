@@ -101,23 +101,3 @@ def make_parts(maker: SimulatorMaker, envs: int, evaluation: bool, task: str, pa
     sizes = [stop - start for start, stop in itertools.pairwise(bounds)]
     made = [shared_pool().make(maker, size, evaluation, task) for size in sizes]
     return SplitSimulator(made, sizes) if parts > 1 else made[0]
-
-
-GROUP = 8
-"""The fewest copies that step by themselves: a policy takes about as long for one observation as for some."""
-
-
-def make_turns(maker: SimulatorMaker, envs: int, task: str) -> Simulator:
-    """A simulator in the shared pool whose parts have processes of their own: while the policy looks at one part, the
-    processes of the others step, and nobody waits for the slowest. There is a part for each process, or fewer, if those
-    would have less than :data:`GROUP` copies. Two parts for each process, so that it always has something to do, were
-    slower where the policy has no core for itself."""
-    pool = shared_pool()
-    processes = len(pool.workers)
-    parts = max(1, min(processes, envs // GROUP))
-    sizes = [(part + 1) * envs // parts - part * envs // parts for part in range(parts)]
-    made = [
-        pool.make(maker, size, task=task, among=slice(part * processes // parts, (part + 1) * processes // parts))
-        for part, size in enumerate(sizes)
-    ]
-    return SplitSimulator(made, sizes)

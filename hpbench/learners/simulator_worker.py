@@ -17,10 +17,10 @@ import struct
 import time
 import traceback
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from hpbench.errors import HPBenchError
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from hpbench.tasks.simulator import Simulator, SimulatorMaker
 
 HEADER = struct.Struct("<BQQ")
-MAKE, SHARE, RESET, STEP, SAVE, LOAD, CLOSE = range(7)
+MAKE, SHARE, RESET, STEP, SAVE, LOAD, CLOSE, PLAY = range(8)
 DONE, FAILED = range(2)
 OUTPUTS = ("observation", "reward", "terminated")
 """The simulator's arrays that the worker shows after every change."""
 
-Layout = tuple[str, str, tuple[int, ...], int, int]
+Layout = tuple[str, DTypeLike, tuple[int, ...], int, int]
 """Name, dtype and shape of an array in shared memory, and the rows that belong to this worker."""
 
 
@@ -64,10 +64,23 @@ def receive(channel: socket.socket, size: int) -> bytes:
     return b"".join(parts)
 
 
-def map_array(descriptor: int, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+def map_array(descriptor: int, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
     """An array in the shared memory behind a file descriptor; the memory lives as long as the array."""
     size = max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize)
     return np.frombuffer(mmap.mmap(descriptor, size), dtype, int(np.prod(shape))).reshape(shape)
+
+
+class Player(Protocol):
+    """Plays with copies of a simulator in the process where they live."""
+
+    def __call__(self, hosted: Hosted, first: int) -> Any:
+        """Play.
+
+        Args:
+            hosted: the copies.
+            first: of all copies of the simulator, the first of those.
+        """
+        ...
 
 
 class Hosted:
@@ -96,6 +109,12 @@ class Hosted:
         """Begin new episodes."""
         self.simulator.reset(which, seeds)
         self.show()
+
+    def play(self, player: Player, first: int) -> Any:
+        """Steps and restarts that the player chooses; ``seeds`` in the shared arrays are those of the episodes."""
+        answer = player(self, first)
+        self.show()
+        return answer
 
     def load(self, which: Sequence[int], states: Sequence[bytes]) -> None:
         """Load saved states."""
@@ -149,6 +168,8 @@ def _serve(hosted: dict[int, Hosted], operation: int, number: int, value: Any) -
         hosted[number].reset(*value)
     elif operation == LOAD:
         hosted[number].load(*value)
+    elif operation == PLAY:
+        return pickle.dumps(hosted[number].play(*value))
     elif operation == SAVE:
         return pickle.dumps([hosted[number].simulator.save(env) for env in value])
     elif operation == MAKE:

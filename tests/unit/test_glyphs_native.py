@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hpbench.learners import glyphs_native, native
+from hpbench.learners import glyphs_acting, glyphs_native, native
 from hpbench.learners.encoders import EncodedActorCritic
 from hpbench.learners.glyphs import GLYPHS, Glyphs
 from hpbench.tasks.nethack_layout import (
@@ -121,10 +121,11 @@ def test_acting_is_looking_and_sampling() -> None:
         "queue": random.integers(CHOICES, size=(envs, slots)).astype(np.float32),
     }
     rollout |= {name: np.full(shape, -1.0, np.float32) for name in ("log_prob", "value")}
-    rollout |= {name: np.zeros(shape, dtype) for name, dtype in glyphs_native.RECORDS.items()}
+    rollout |= {name: np.zeros(shape, dtype) for name, dtype in glyphs_acting.RECORDS.items()}
     begin = {name: rollout[name].copy() for name in ("elapsed", "queue")}
-    head = glyphs_native.Head(GLYPHS, row[0], CHOICES)
-    acting = glyphs_native.Acting(head, simulator, rollout, first, limit, delay)
+    sizes = glyphs_native.sizes_of(GLYPHS) | {"choices": CHOICES}
+    head = glyphs_acting.Head(sizes, row[0].numpy(), sum(GLYPHS.parts))
+    acting = glyphs_acting.Acting(glyphs_native._library(), head, simulator, rollout, first, limit, delay)
     chosen: set[int] = set()
     for step in range(steps):
         shown = observations(count, seed=step)

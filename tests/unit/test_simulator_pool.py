@@ -20,6 +20,7 @@ from hpbench.errors import InvalidConfiguration, MissingExtra, SimulatorCrash, S
 from hpbench.learners import simulator_pool
 from hpbench.learners.simulator_pool import PooledSimulator, SimulatorPool, make_simulator, shared_pool
 from hpbench.learners.simulator_split import SplitSimulator
+from hpbench.learners.simulator_worker import Hosted
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a worker could not import this module
 
@@ -171,6 +172,46 @@ def test_saved_copies_go_on_in_other_places(pool: SimulatorPool) -> None:
     simulator.step(np.array([1, 0, 1, 1]))
     other.step(np.array([1, 1, 1]))
     np.testing.assert_array_equal(other.observation, simulator.observation[[3, 0, 2]])
+
+
+@dataclass(frozen=True)
+class Strider:
+    """Plays some steps with the copies of a process; restarts the first of them after each."""
+
+    steps: int
+    action: int = 1
+
+    def __call__(self, hosted: Hosted, first: int) -> tuple[int, int]:
+        copies = len(hosted.simulator.reward)
+        (record,) = hosted.rows["record"]
+        for step in range(self.steps):
+            hosted.simulator.step(np.full(copies, self.action))
+            record["positions"][step, first : first + copies] = hosted.simulator.observation[:, 0]
+            hosted.rows["seeds"][0] = record["seeds"][step]
+            hosted.simulator.reset([0], [int(record["seeds"][step])])
+        return first, copies
+
+
+def test_players_take_steps_by_themselves(pool: SimulatorPool) -> None:
+    steps, envs = 6, 5
+    here, there = started(WalksMaker().make(envs)), started(pool.make(WalksMaker(), envs))
+    kind = np.dtype([("seeds", np.int64, (steps,)), ("positions", np.int16, (steps, envs))], align=True)
+    (record,) = there.record(kind)
+    record["seeds"] = range(70, 70 + steps)
+    there.play(Strider(steps))
+    assert there.played() == [(0, 2), (2, 3)]
+    for step in range(steps):
+        here.step(np.ones(envs))
+        np.testing.assert_array_equal(record["positions"][step], here.observation[:, 0])
+        here.reset([0, 2], [70 + step, 70 + step])
+    for name in ("observation", "reward", "terminated"):  # it shows where the player left it
+        np.testing.assert_array_equal(getattr(there, name), getattr(here, name))
+    assert [there.save(env) for env in range(envs)] == [here.save(env) for env in range(envs)]
+    assert there.record(kind)[0] == record  # the same memory
+    there.play(Strider(2, FAIL))
+    with pytest.raises(SimulatorCrash, match="no wall should be") as raised:
+        there.played()
+    assert raised.value.seeds == (75, 51)
 
 
 def test_closed_simulators_leave_the_processes(pool: SimulatorPool) -> None:

@@ -1,9 +1,10 @@
-"""Rollouts in turns are those that were taken step by step, whichever process is the first."""
+"""Rollouts that the simulators' processes play by themselves are those that were taken step by step."""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,11 +18,10 @@ from numpy.typing import NDArray
 
 from hpbench import tasks
 from hpbench.errors import SimulatorCrash
-from hpbench.learners import encoded, encoded_turns, native, simulator_pool
-from hpbench.learners.external import ExternalEnvironments
+from hpbench.learners import encoded, encoded_actors, native, simulator_pool
+from hpbench.learners.external import ExternalEnvironments, episode_seeds
 from hpbench.learners.ppo import PPO, PPOConfig
-from hpbench.learners.simulator_pool import SimulatorPool
-from hpbench.learners.simulator_split import SplitSimulator, make_turns
+from hpbench.learners.simulator_pool import PooledSimulator, SimulatorPool
 from hpbench.tasks.base import Task
 from hpbench.tasks.nethack_layout import CELLS, GLYPHS, OBSERVATION_SIZE
 from hpbench.tasks.replay import ReplayMaker, ReplaySimulator
@@ -35,14 +35,20 @@ VALUES = {"update_epochs": 1, "minibatches": 1}
 
 
 class Dungeon:
-    """A game that ends now and then, with what looks like an observation of NetHack."""
+    """A game that ends now and then, with what looks like an observation of NetHack; its process dies with so many
+    lives. 0: never."""
+
+    def __init__(self, lives: int) -> None:
+        self.lives = lives or 10**9
 
     def begin(self, seed: int) -> None:
         self.random = np.random.default_rng(seed)
-        self.sum = 0
+        self.sum, self.lives = 0, self.lives - 1
 
     def act(self, action: int) -> tuple[float, bool]:
         self.sum += action
+        if self.lives == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
         return float(self.random.normal()) + 0.1 * action, bool(self.random.random() < 0.1)
 
     def write(self, row: NDArray[Any]) -> None:
@@ -59,9 +65,10 @@ class DungeonMaker(ReplayMaker):
     """Makes them."""
 
     max_steps: int = LIMIT
+    lives: int = 0
 
     def make(self, envs: int, evaluation: bool = False) -> ReplaySimulator:
-        return ReplaySimulator([Dungeon() for _ in range(envs)], OBSERVATION_SIZE, np.int16)
+        return ReplaySimulator([Dungeon(self.lives) for _ in range(envs)], OBSERVATION_SIZE, np.int16)
 
 
 @pytest.fixture(autouse=True)
@@ -80,18 +87,18 @@ def use(processes: int) -> None:
     simulator_pool._shared[:] = [SimulatorPool(processes)]
 
 
-def dungeon(delay: float = 0.0) -> Task:
+def dungeon(delay: float = 0.0, lives: int = 0) -> Task:
     task = tasks.make("nethack/score")
     physics = {**task.physics, "action_delay": delay}
-    return replace(task, simulator=DungeonMaker(), max_episode_steps=LIMIT, physics=physics)
+    return replace(task, simulator=DungeonMaker(lives=lives), max_episode_steps=LIMIT, physics=physics)
 
 
 @pytest.mark.parametrize("delay", [0.0, 2.0])
-def test_turns_are_the_steps_of_all(delay: float) -> None:
+def test_actors_take_the_steps_that_were_taken_together(delay: float) -> None:
     use(2)
     pair = [PPO(dungeon(delay), [3, 4], CONFIG, VALUES) for _ in range(2)]
-    for population, collect in zip(pair, (encoded.collect, encoded_turns.collect), strict=True):
-        assert encoded_turns.suits(population)
+    for population, collect in zip(pair, (encoded.collect, encoded_actors.collect), strict=True):
+        assert encoded_actors.suits(population)
         totals = torch.zeros(population.members, len(population.totals), dtype=torch.float64)
         for _ in range(2):
             collect(population, totals)
@@ -144,67 +151,36 @@ def test_training_is_that_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert float(close.float().mean()) > 0.99
 
 
-@pytest.mark.parametrize(
-    ("processes", "envs", "places"),
-    [
-        (2, 32, [{0}, {1}]),
-        (1, 32, [{0}]),
-        (2, 4, [{0, 1}]),  # too few for parts
-        (5, 17, [{0, 1}, {2, 3, 4}]),
-    ],
-)
-def test_each_part_has_processes_of_its_own(processes: int, envs: int, places: list[set[int]]) -> None:
-    use(processes)
-    (pool,) = simulator_pool._shared
-    simulator = make_turns(DungeonMaker(), envs, "dungeon")
-    assert isinstance(simulator, SplitSimulator)
-    found = [{pool.workers.index(worker) for worker, _, _ in part._parts} for part in simulator.parts]
-    assert found == places
-    assert sum(part.envs for part in simulator.parts) == envs == simulator.rows[-1].stop
-
-
-def test_whoever_answers_first_is_next() -> None:
-    use(2)
-    (pool,) = simulator_pool._shared
-    slow, fast = (pool.make(DungeonMaker(), 2, among=slice(k, k + 1)) for k in range(2))
-    for each in (slow, fast):
-        each.reset(range(2), range(2))
-        each.step(np.zeros(2, dtype=np.int64))
-        each.finish()
-    os.kill(slow._parts[0][0].process.pid, signal.SIGSTOP)
-    for each in (slow, fast):
-        each.step(np.zeros(2, dtype=np.int64))
-    assert pool.first([slow, fast]) is fast
-    fast.finish()
-    os.kill(slow._parts[0][0].process.pid, signal.SIGCONT)
-    fast.step(np.zeros(2, dtype=np.int64))
-    assert {pool.first([slow]), pool.first([fast])} == {slow, fast}
-
-
-def test_a_process_that_dies_ends_the_rollout_at_once() -> None:
+def test_a_process_that_dies_ends_the_rollout() -> None:
     use(2)
     (pool,) = simulator_pool._shared
     population = PPO(dungeon(), [3], CONFIG, VALUES)
     population.train(1)
-    environments = population.environments
-    assert isinstance(environments, ExternalEnvironments)
-    environments._simulator(0).observation  # noqa: B018 (waits: nothing is under way)
     os.kill(pool.workers[1].process.pid, signal.SIGKILL)
     with pytest.raises(SimulatorCrash, match="signal 9"):
         population.train(1)
     assert not pool.usable
 
 
-def test_a_process_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpbench.learners.simulator_process.GRACE", 0.1)
+def test_a_game_that_dies_in_a_later_episode_is_reported_with_its_seed() -> None:
     use(1)
-    (pool,) = simulator_pool._shared
-    simulator = pool.make(DungeonMaker(), 2)
-    simulator.reset(range(2), range(2))
-    simulator.step(np.zeros(2, dtype=np.int64))
-    simulator.finish()
-    pool.workers[0].patience = 0.3
-    os.kill(pool.workers[0].process.pid, signal.SIGSTOP)
-    simulator.step(np.zeros(2, dtype=np.int64))
-    with pytest.raises(SimulatorCrash, match="did not answer for 0.3 seconds"):
-        pool.first([simulator])
+    twin = PPO(dungeon(), [3], CONFIG, VALUES)
+    drawn = episode_seeds(twin._rollout_draws(1)[1])[0]
+    population = PPO(dungeon(lives=2), [3], CONFIG, VALUES)
+    assert isinstance(population.environments, ExternalEnvironments)
+    simulator = population.environments._simulator(0)
+    assert isinstance(simulator, PooledSimulator)
+    first = simulator._episodes()
+    with pytest.raises(SimulatorCrash, match="signal 9") as raised:
+        population.train(1)
+    later = [(env, seed) for env, seed in enumerate(raised.value.seeds) if seed != first[env]]
+    assert 0 < len(later) < CONFIG.num_envs
+    (step,) = {np.flatnonzero(drawn[:, env] == seed).item() for env, seed in later}  # it died at the next one
+    assert step < CONFIG.num_steps - 1
+
+
+def test_processes_that_act_do_without_torch() -> None:
+    code = (
+        "import sys, hpbench.learners.simulator_worker, hpbench.learners.glyphs_acting; print('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.strip() == b"False"
