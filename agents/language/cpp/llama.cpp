@@ -57,25 +57,6 @@ void multiply_packed(const float* from, const float* packed, float* to, int64_t 
         rows<PANEL / 8>(from, depth, 1, packed + j * depth, PANEL, nullptr, to + j, width, static_cast<int>(count), static_cast<int>(depth));
 }
 
-// exp(x) = 2^n exp(r) with x = n ln 2 + r, to a few units in the last place for x from -87 to 88, and their exp beyond.
-inline v8 exp8(v8 x) {
-    const v8 least = all(-87.0f), most = all(88.0f), magic = all(12582912.0f);  // 1.5 * 2^23: adding it rounds to the nearest whole number
-    x = x < least ? least : x > most ? most : x;
-    const v8 n = (x * 1.44269504f + magic) - magic;
-    const v8 r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    v8 p = all(1.0f / 5040.0f);
-    p = p * r + 1.0f / 720.0f;
-    p = p * r + 1.0f / 120.0f;
-    p = p * r + 1.0f / 24.0f;
-    p = p * r + 1.0f / 6.0f;
-    p = p * r + 0.5f;
-    p = p * r * r + r + 1.0f;
-    const i8 exponent = (__builtin_convertvector(n, i8) + 127) << 23;
-    v8 power;
-    std::memcpy(&power, &exponent, sizeof power);
-    return power * p;
-}
-
 // Root mean square normalisation (Zhang and Sennrich 2019, arXiv:1910.07467).
 void normalise(const float* from, const float* weights, int64_t count, int64_t width, double epsilon, float* to) {
     for (int64_t i = 0; i < count; ++i, from += width, to += width) {

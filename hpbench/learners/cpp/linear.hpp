@@ -21,17 +21,15 @@ inline void store(float* p, v8 x) { std::memcpy(p, &x, sizeof x); }
 inline v8 all(float x) { return v8{x, x, x, x, x, x, x, x}; }
 inline float sum(v8 x) { return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7])); }
 
-// tanh(x) = e / (e + 2) with e = expm1(2x); 2x = n ln 2 + r, expm1(2x) = 2^n expm1(r) + 2^n - 1. Exact to a few units in the
-// last place over the whole range, near zero too; NaN stays NaN.
-inline v8 tanh8(v8 x) {
-    const v8 limit = all(9.5f);
-    x = x > limit ? limit : x;
-    x = x < -limit ? -limit : x;
-    v8 y = x + x;
-    v8 scaled = y * 1.44269504f;
+// 2^n and expm1(r), with x = n ln 2 + r and |r| <= ln 2 / 2, to a few units in the last place; |x| is to be below 88.
+struct Exponential {
+    v8 power, rest;
+};
+inline Exponential exponential(v8 x) {
+    v8 scaled = x * 1.44269504f;
     const v8 magic = all(12582912.0f);  // 1.5 * 2^23: adding it rounds to the nearest whole number
     v8 n = (scaled + magic) - magic;
-    v8 r = (y - n * 0.693359375f) + n * 2.12194440e-4f;
+    v8 r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
     v8 p = all(1.0f / 5040.0f);
     p = p * r + 1.0f / 720.0f;
     p = p * r + 1.0f / 120.0f;
@@ -42,7 +40,26 @@ inline v8 tanh8(v8 x) {
     i8 exponent = (__builtin_convertvector(n, i8) + 127) << 23;
     v8 power;
     std::memcpy(&power, &exponent, sizeof power);
-    v8 e = power * p + (power - 1.0f);
+    return {power, p};
+}
+
+// exp(x) for x from -87 to 88; below that 0 or as good as, above that exp(88); NaN stays NaN.
+inline v8 exp8(v8 x) {
+    const v8 limit = all(88.0f);
+    x = x > limit ? limit : x;
+    x = x < -limit ? -limit : x;
+    const Exponential e = exponential(x);
+    return e.power * (e.rest + 1.0f);
+}
+
+// tanh(x) = e / (e + 2) with e = expm1(2x) = 2^n expm1(r) + 2^n - 1. Exact to a few units in the last place over the whole
+// range, near zero too; NaN stays NaN.
+inline v8 tanh8(v8 x) {
+    const v8 limit = all(9.5f);
+    x = x > limit ? limit : x;
+    x = x < -limit ? -limit : x;
+    const Exponential parts = exponential(x + x);
+    v8 e = parts.power * parts.rest + (parts.power - 1.0f);
     return e / (e + 2.0f);
 }
 
