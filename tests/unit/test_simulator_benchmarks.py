@@ -125,13 +125,14 @@ def test_mujoco_speed(module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     run(module("mujoco_speed"), monkeypatch, "--tasks", "inverted-pendulum", "--out", str(tmp_path))
     rows = load(tmp_path / "mujoco_speed.json")["rows"]
     assert [row["cores"] for row in rows] == [1, 2]
-    assert [len(row["steps_per_second"]) for row in rows] == [4, 5]
+    assert [len(row["steps_per_second"]) for row in rows] == [4, 6]
     for row in rows:
         rates = row["steps_per_second"]
         assert min(rates.values()) > 0
         bound = 1 / (1 / rates["simulator alone"] + row["operations_per_step"] / row["matrix_operations_per_second"])
         assert row["bound"] == pytest.approx(bound, rel=1e-2)
-        assert row["share_of_bound"] == pytest.approx(rates["hpbench native"] / bound, rel=1e-2)
+        ours = max(rate for kind, rate in rates.items() if kind.startswith("hpbench native"))
+        assert row["share_of_bound"] == pytest.approx(ours / bound, rel=1e-2)
     # 4 numbers in, 64, 64, and 1 out, for actor and critic; ten epochs, without the gradients of what comes in.
     forward = 2 * 2 * (4 * 64 + 64 * 64 + 64)
     assert row["operations_per_step"] == forward + 10 * (3 * forward - 2 * 2 * 4 * 64)
