@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import xxhash
-from torch import Tensor
+from torch import Tensor, nn
 
 from hpbench.learners import native
 
@@ -64,8 +64,10 @@ def suits(model: Any) -> bool:
     """Whether a model is a Llama that can be run here, and no larger than where that is worth it."""
     import transformers
 
-    # Not of a subclass, or something that wraps it: those may do more than is done here.
+    # Not of a subclass, or something that wraps it, or with adapters in it: those do more than is done here.
     if type(model) is not transformers.LlamaForCausalLM or model.dtype != torch.float32 or model.device.type != "cpu":
+        return False
+    if not all(type(part) is nn.Linear for name, part in model.named_modules() if name.endswith(("_proj", "lm_head"))):
         return False
     config, head = model.config, model.model.layers[0].self_attn.head_dim
     widths = (config.hidden_size, config.intermediate_size, head)

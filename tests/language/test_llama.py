@@ -155,3 +155,14 @@ def test_what_does_not_suit() -> None:
         {"hidden_size": llama.WIDEST + 16, "num_attention_heads": 1, "num_key_value_heads": 1},
     ):
         assert not llama.suits(make(**shape)), shape
+
+
+# A warning between PEFT and transformers, about a name that both still have.
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+def test_an_adapter_inside_a_model_is_not_passed_over() -> None:
+    """As transformers loads a folder that holds an adapter: the model's type stays what it was."""
+    peft = pytest.importorskip("peft")
+    model = make()
+    model.add_adapter(peft.LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False))
+    assert type(model) is transformers.LlamaForCausalLM
+    assert not llama.suits(model)
